@@ -1,7 +1,7 @@
 """The ``sevref`` command: one module per group of commands, imported when the command is used.
 
-A module of ``COMMANDS`` has ``configure(parser)``, which adds its options and an epilog that ends in an example,
-and says what to call by ``parser.set_defaults(run=...)``. ``run(args)`` returns the exit code:
+A module of ``COMMANDS`` has ``configure(parser)``, which adds its options and an epilog that ends in an
+example, and says what to call by ``parser.set_defaults(run=...)``. ``run(args)`` returns the exit code:
 
 - 0: done, or verified;
 - 1: the check was made and says no (a ``SevError`` that a command lets through counts);
