@@ -53,7 +53,11 @@ def kdf(key: bytes, label: bytes, context: bytes = b"", size: int = 16) -> bytes
 
 
 def aes_ctr(key: bytes, iv: bytes, data: bytes) -> bytes:
-    """AES-128-CTR; the 16-byte ``iv`` is the first counter block, one 128-bit big-endian integer that wraps."""
+    """AES-128-CTR; the 16-byte ``iv`` is the first counter block, one 128-bit big-endian integer that wraps.
+
+    ``InputError`` for a key or an IV of another size."""
+    if len(key) != 16 or len(iv) != 16:
+        raise InputError("AES-128-CTR key and IV", "16 bytes each", f"{len(key)} and {len(iv)} bytes")
     cipher = Cipher(algorithms.AES(key), modes.CTR(iv)).encryptor()
     return cipher.update(data) + cipher.finalize()
 
