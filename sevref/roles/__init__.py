@@ -1,0 +1,1 @@
+"""The parties around the firmware: AMD, platform owner, hypervisor and guest owner."""
