@@ -137,9 +137,10 @@ def launch_measurement(
     tik: bytes,
     api: ApiVersion = (0, 24),
     build: int = 15,
-    policy: int = 0,
-    digest: bytes = b"",
-    nonce: bytes = b"",
+    *,
+    policy: int,
+    digest: bytes,
+    nonce: bytes,
 ) -> bytes:
     """Launch measurement, 32 bytes: HMAC-SHA-256 under the 16-byte ``tik`` of ``MeasureInput``.
 
