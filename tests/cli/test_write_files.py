@@ -113,7 +113,10 @@ def test_a_write_fails_midway(folder, monkeypatch):
             self.file.flush()
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(common, "open", lambda *a, **k: Short(open(*a, **k)), raising=False)
+    def short(*arguments, **options):
+        return Short(open(*arguments, **options))
+
+    monkeypatch.setattr(common, "open", short, raising=False)
     with pytest.raises(OSError, match="No space left"):
         common.write_files({folder / name: value for name, value in FILES.items()})
     assert content(folder) == before
