@@ -1,0 +1,211 @@
+"""Launching a guest: load, measure, inject secrets, run, attest (SEV API 55766, chapters "Launch" and "Attestation")."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sevref.certs import Algo, SevCertificate, Usage
+from sevref.crypto import ecdsa_sign
+from sevref.firmware import buffers as b
+from sevref.firmware.commands import command
+from sevref.firmware.guest import Guest, vmsa_checksum
+from sevref.firmware.processor import SecureProcessor, require
+from sevref.firmware.state import GuestState, PlatformState
+from sevref.layout import Layout, raw
+from sevref.machine import NONE
+from sevref.measurement import AttestationReport, MeasurementBlob, launch_measurement
+from sevref.policy import Policy
+from sevref.status import SevError, Status
+from sevref.transport import Channel, Context, PacketHeader, Session, open_packet, require_policy, secret_trailer
+
+CERT_LEN = 2084
+SESSION_LEN = 0x80
+HEADER_LEN = 0x34
+MEASURE_LEN = 0x30
+REPORT_LEN = 0xD0
+VMSA_LEN = 0x1000
+NO_SESSION = Channel(tek=bytes(16), tik=bytes(16), ms=bytes(16), nonce=bytes(16))
+
+
+@command(0x30)
+def launch_start(sp: SecureProcessor, buf: b.LaunchStartBuffer) -> None:
+    sp.require_platform_state()
+    policy, channel = Policy(buf.policy), NO_SESSION
+    if buf.dh_cert_paddr:
+        channel = open_channel(sp, buf, policy)
+    elif sp.profile.strict_policy:
+        require_policy(policy, sp.version.api)
+    guest = new_guest(sp, buf.handle, policy)
+    guest.tek, guest.tik, guest.ms, guest.nonce = channel.tek, channel.tik, channel.ms, channel.nonce
+    buf.handle = guest.handle
+
+
+def open_channel(sp: SecureProcessor, buf: b.LaunchStartBuffer, policy: Policy) -> Channel:
+    """Read and open the session that the guest owner made for this platform's PDH."""
+    length = buf.session_len
+    require(length == SESSION_LEN, Status.INVALID_LENGTH, f"SESSION_LEN must be {SESSION_LEN}, found {length}")
+    session = Session.parse(sp.read(buf.session_paddr, SESSION_LEN, "SESSION_PADDR"))
+    length = buf.dh_cert_len
+    require(length == CERT_LEN, Status.INVALID_LENGTH, f"DH_CERT_LEN must be {CERT_LEN}, found {length}")
+    godh = SevCertificate.parse(sp.read(buf.dh_cert_paddr, CERT_LEN, "DH_CERT_PADDR"))
+    return session.open(sp.require_identity().pdh_key, godh, policy, api=sp.version.api)
+
+
+def new_guest(sp: SecureProcessor, share_with: int, policy: Policy) -> Guest:
+    """A new guest context (LAUNCH_START, RECEIVE_START); ``share_with`` is 0 or the guest that lends its VEK."""
+    lender = sp.guest(share_with) if share_with else None
+    if lender is not None:
+        require(policy == lender.policy, Status.POLICY_FAILURE, "POLICY must equal that of the guest whose key is shared")
+        require(not lender.policy.noks, Status.POLICY_FAILURE, "the other guest's policy forbids key sharing (NOKS)")
+    vek = lender.vek if lender is not None else None
+    if vek is None and sp.profile.draw_vek_before_checks:
+        vek = sp.machine.rng.draw(32, "VEK")
+    handle = sp.free_handle()
+    require(sp.es or not policy.es, Status.UNSUPPORTED, "POLICY.ES needs a platform initialised with SEV-ES")
+    if vek is None:
+        vek = sp.machine.rng.draw(32, "VEK")
+    guest = Guest(handle, policy, vek, oek=sp.machine.rng.draw(32, "OEK"))
+    sp.guests[handle] = guest
+    sp.state = PlatformState.WORKING
+    return guest
+
+
+@command(0x31)
+def launch_update_data(sp: SecureProcessor, buf: b.LaunchUpdateBuffer) -> None:
+    guest = updatable_guest(sp, buf)
+    for address, size in chunks(sp, buf.paddr, buf.length):
+        sp.check(address, size, "PADDR")
+        measure_and_encrypt(sp, guest, address, size)
+
+
+def updatable_guest(sp: SecureProcessor, buf: b.LaunchUpdateBuffer, *, vmsa: bool = False) -> Guest:
+    """Checks that LAUNCH_UPDATE_DATA and LAUNCH_UPDATE_VMSA share."""
+    sp.require_platform_state()
+    guest = sp.guest(buf.handle)
+    sp.require_guest_state(guest)
+    require(guest.es or not vmsa, Status.UNSUPPORTED, "the guest's policy has no ES, so it has no VMSA")
+    sp.require_bound(guest)
+    require(buf.paddr % 16 == 0, Status.INVALID_ADDRESS, f"PADDR 0x{buf.paddr:X} must be 16-byte aligned")
+    length = buf.length
+    ok = length != 0 and length % 16 == 0
+    require(ok, Status.INVALID_LENGTH, f"LENGTH must be a multiple of 16 and not 0, found {length}")
+    return guest
+
+
+def chunks(sp: SecureProcessor, address: int, length: int) -> Iterator[tuple[int, int]]:
+    """The range in the pieces that the firmware finishes one by one: one piece, unless the profile has chunks."""
+    step = sp.profile.update_chunk or length
+    for offset in range(0, length, step):
+        yield address + offset, min(step, length - offset)
+
+
+def measure_and_encrypt(sp: SecureProcessor, guest: Guest, address: int, size: int) -> None:
+    """Read plaintext through the host, feed it to the launch digest, encrypt it in place with the guest's key."""
+    plain, umc = address & ~sp.machine.map.c_mask, sp.machine.umc
+    umc.encrypt_in_place(sp.host_key_id(address), NONE, plain, size)
+    guest.digest.update(sp.machine.dram.view(plain, size))
+    umc.encrypt_in_place(NONE, guest.asid, plain, size)
+
+
+class VmsaTag(Layout, size=0x10):
+    """What the firmware puts at offset 0x380 of a VMSA page after measuring it."""
+
+    zero = raw(0x00, 8, "set to zero")
+    slot = raw(0x08, 8, "physical address of the page's checksum slot, little-endian")
+
+
+@command(0x32)
+def launch_update_vmsa(sp: SecureProcessor, buf: b.LaunchUpdateBuffer) -> None:
+    length = buf.length
+    require(length == VMSA_LEN, Status.INVALID_LENGTH, f"LENGTH must be 4096, found {length}")  # before the platform state
+    guest = updatable_guest(sp, buf, vmsa=True)
+    page = sp.read(buf.paddr, VMSA_LEN, "PADDR")
+    if sp.profile.vmsa_measured_before_slot:
+        guest.digest.update(page)
+    pool = sp.pool
+    if pool is None or not pool.available:
+        raise SevError(Status.RESOURCE_LIMIT, "no free VMSA checksum slot")
+    if not sp.profile.vmsa_measured_before_slot:
+        guest.digest.update(page)
+    store_vmsa(sp, guest, buf.paddr, page, pool.take())
+
+
+def store_vmsa(sp: SecureProcessor, guest: Guest, address: int, page: bytes, slot: int) -> None:
+    """Tag a VMSA page with its checksum slot, keep its checksum there and write it with the guest's key."""
+    tag = VmsaTag(slot=slot.to_bytes(8, "little")).pack()
+    page = page[:0x380] + tag + page[0x390:]
+    sp.machine.umc.write(NONE, slot, vmsa_checksum(page))
+    sp.guest_write(guest, address, page)
+    guest.vmsa_slots.append(slot)
+
+
+@command(0x33)
+def launch_measure(sp: SecureProcessor, buf: b.LaunchMeasureBuffer) -> None:
+    sp.require_platform_state()
+    guest = sp.guest(buf.handle)
+    sp.require_guest_state(guest)
+    room = buf.measure_len
+    if room < MEASURE_LEN:
+        buf.measure_len = MEASURE_LEN
+        raise SevError(Status.INVALID_LENGTH, f"MEASURE_LEN must be at least {MEASURE_LEN}, found {room}")
+    if not sp.profile.failed_measure_finalises:
+        sp.check(buf.measure_paddr, MEASURE_LEN, "MEASURE_PADDR")
+    mnonce = sp.machine.rng.draw(16, "MNONCE")
+    digest, version = guest.digest.digest(), sp.version
+    measure = launch_measurement(
+        guest.tik, api=version.api, build=version.build, policy=guest.policy, digest=digest, nonce=mnonce
+    )
+    try:
+        sp.write(buf.measure_paddr, MeasurementBlob(measure=measure, mnonce=mnonce).pack(), "MEASURE_PADDR")
+    except SevError:
+        guest.digest.finalise_in_place()  # reached under failed_measure_finalises alone
+        raise
+    guest.measure, guest.launch_digest = measure, digest
+    guest.state = GuestState.LSECRET
+
+
+@command(0x34)
+def launch_secret(sp: SecureProcessor, buf: b.PacketBuffer) -> None:
+    sp.require_platform_state()
+    guest = sp.guest(buf.handle)
+    require(buf.guest_paddr % 16 == 0, Status.INVALID_ADDRESS, f"GUEST_PADDR 0x{buf.guest_paddr:X} must be 16-byte aligned")
+    require(buf.hdr_len == HEADER_LEN, Status.INVALID_LENGTH, f"HDR_LEN must be {HEADER_LEN}, found {buf.hdr_len}")
+    length, limit = buf.guest_len, sp.profile.packet_max_len
+    ok = 0 < length <= limit and length % 16 == 0
+    require(ok, Status.INVALID_LENGTH, f"GUEST_LEN must be a multiple of 16 from 16 to {limit}, found {length}")
+    require(length == buf.trans_len, Status.INVALID_LENGTH, f"TRANS_LEN must equal GUEST_LEN {length}, found {buf.trans_len}")
+    sp.require_guest_state(guest)
+    sp.require_bound(guest)
+    header = PacketHeader.parse(sp.read(buf.hdr_paddr, HEADER_LEN, "HDR_PADDR"))
+    sp.check(buf.guest_paddr, length, "GUEST_PADDR")
+    data = sp.read(buf.trans_paddr, length, "TRANS_PADDR")
+    # BAD_MEASUREMENT: the packet's MAC is wrong; then UNSUPPORTED: FLAGS.COMPRESSED is set
+    trailer = secret_trailer(guest.measure, sp.version.api)
+    secret = open_packet(guest.tek, guest.tik, Context.SECRET, header, data, trailer=trailer)
+    sp.guest_write(guest, buf.guest_paddr, secret)
+
+
+@command(0x35)
+def launch_finish(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
+    sp.require_platform_state()
+    guest = sp.guest(buf.handle)
+    sp.require_guest_state(guest)
+    sp.asids.make_runnable(guest)
+    guest.close_channel()
+    guest.state = GuestState.RUNNING
+
+
+@command(0x36)
+def attestation(sp: SecureProcessor, buf: b.AttestationBuffer) -> None:
+    sp.require_platform_state()
+    guest = sp.guest(buf.handle)
+    sp.require_guest_state(guest)
+    room, buf.length = buf.length, REPORT_LEN  # written back on SUCCESS and on INVALID_LENGTH only
+    require(room >= REPORT_LEN, Status.INVALID_LENGTH, f"LENGTH must be at least {REPORT_LEN}, found {room}")
+    if not sp.profile.attestation_draws_before_address_check:
+        sp.check(buf.paddr, REPORT_LEN, "PADDR")
+    report = AttestationReport(mnonce=buf.mnonce, launch_digest=guest.launch_digest, policy=guest.policy)
+    report.sig_usage, report.sig_algo = Usage.PEK, Algo.ECDSA_SHA256
+    key, nonce = sp.require_identity().pek_key, sp.issuer.nonce("PEK signs report")
+    report.r, report.s = ecdsa_sign(key, report.signed_bytes(), "sha256", nonce)
+    sp.write(buf.paddr, report.pack(), "PADDR")

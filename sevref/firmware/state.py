@@ -1,0 +1,28 @@
+"""States of the platform and of a guest (SEV API 55766, "Platform state machine", "Guest state machine").
+
+What may happen in which state, and where it leads, stands in one place: the table in ``sevref.firmware.commands``.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class PlatformState(IntEnum):
+    """STATE of PLATFORM_STATUS."""
+
+    UNINIT = 0
+    INIT = 1
+    WORKING = 2
+
+
+class GuestState(IntEnum):
+    """STATE of GUEST_STATUS. (The Linux KVM documentation swaps 4 and 5; the firmware's numbers are these.)"""
+
+    UNINIT = 0
+    LUPDATE = 1
+    LSECRET = 2
+    RUNNING = 3
+    SUPDATE = 4
+    RUPDATE = 5
+    SENT = 6
