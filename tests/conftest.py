@@ -104,9 +104,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             numbers = (f"{n:.2f}" for n in (mine * 1e3, theirs * 1e3, found, goal, goal * GATE))
             terminalreporter.line(line.format(what, *numbers))
     reasons = [str(report.longrepr) for report in terminalreporter.getreports("skipped")]
-    missing = Counter(
-        reason.split(OUTSIDE, 1)[1].split(" is missing", 1)[0] for reason in reasons if OUTSIDE in reason
-    )
+    missing = Counter(reason.split(OUTSIDE, 1)[1].split(" is missing", 1)[0] for reason in reasons if OUTSIDE in reason)
     if missing:
         what = ", ".join(f"{name} ({count})" for name, count in sorted(missing.items()))
         text = f"{missing.total()} checks skipped for lack of: {what}"
