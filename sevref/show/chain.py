@@ -1,0 +1,125 @@
+"""The certificate chain as a picture: from AMD's root and the owner's down to the PDH, a verdict on each
+link."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sevref.show import palette
+from sevref.show.html import Showable, symbol
+from sevref.show.svg import Svg, picture, verdict_colour
+from sevref.show.table import chain_words
+from sevref.status import Status
+
+#: certificate -> (who holds the private key, what the key is)
+_CAST = {
+    "ARK": ("AMD", "AMD root key"),
+    "ASK": ("AMD", "AMD SEV signing key"),
+    "CEK": ("AMD-SP", "chip endorsement key"),
+    "OCA": ("platform owner", "owner certificate authority"),
+    "PEK": ("AMD-SP", "platform endorsement key"),
+    "PDH": ("AMD-SP", "platform Diffie-Hellman key"),
+}
+#: (issuer, subject) from top to bottom
+_LINKS = (("ARK", "ASK"), ("ASK", "CEK"), ("CEK", "PEK"), ("OCA", "PEK"), ("PEK", "PDH"))
+_BOX, _HEIGHT, _GAP, _RIGHT = 190, 60, 48, 212
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the checks of one link or of one certificate come to. ``ok`` is None when nothing was checked."""
+
+    ok: bool | None
+    words: str
+    detail: str = ""
+
+
+def _verdict(checks: list[Any], passed: str) -> Verdict:
+    if not checks:
+        return Verdict(None, "not checked")
+    failed = [check for check in checks if not check.ok]
+    if not failed:
+        return Verdict(True, passed, "; ".join(str(check.check) for check in checks))
+    return Verdict(False, Status(failed[0].status).name, str(failed[0].detail or failed[0].check))
+
+
+class ChainPicture(Showable):
+    """See ``chain_picture``."""
+
+    def __init__(self, result: Any, title: str) -> None:
+        self.result, self.title = result, title
+
+    def _checks(self, subject: str, issuer: str | None) -> list[Any]:
+        found = [check for check in self.result.checks if str(check.subject).upper() == subject]
+        if issuer is None:
+            others = {upper for upper, lower in _LINKS if lower == subject}
+            return [check for check in found if str(check.issuer or "").upper() not in others]
+        return [check for check in found if str(check.issuer or "").upper() == issuer]
+
+    def link(self, issuer: str, subject: str) -> Verdict:
+        """Verdict on the signature of ``subject`` by ``issuer``."""
+        return _verdict(self._checks(subject, issuer), "signature valid")
+
+    def own(self, name: str) -> Verdict:
+        """Verdict on the checks of a certificate that concern no other (form, self-signature, pinned
+        hash)."""
+        return _verdict(self._checks(name, None), "signs itself" if name in ("ARK", "OCA") else "well formed")
+
+    def text(self) -> str:
+        lines = [f"{self.title}: {chain_words(self.result)}"]
+        for name in ("ARK", "OCA"):
+            own = self.own(name)
+            lines.append(
+                f"  {symbol(own.ok)} {name} -> {name}  {own.words}" + (f": {own.detail}" if own.ok is False else "")
+            )
+        for issuer, subject in _LINKS:
+            link = self.link(issuer, subject)
+            lines.append(
+                f"  {symbol(link.ok)} {issuer} -> {subject}  {link.words}"
+                + (f": {link.detail}" if link.ok is False else "")
+            )
+        return "\n".join(lines)
+
+    def html(self) -> str:
+        return picture(self.title, chain_words(self.result), self._draw(), self.text())
+
+    def _draw(self) -> Svg:
+        rows = {name: 8 + i * (_HEIGHT + _GAP) for i, name in enumerate(("ARK", "ASK", "CEK", "PEK", "PDH"))}
+        svg = Svg(_RIGHT + _BOX + 4, rows["PDH"] + _HEIGHT + 10)
+        place = {name: (4.0, float(y)) for name, y in rows.items()} | {"OCA": (float(_RIGHT), float(rows["CEK"]))}
+        for name in ("ARK", "ASK", "CEK", "OCA", "PEK", "PDH"):
+            self._node(svg, name, *place[name])
+        for issuer, subject in _LINKS:
+            self._arrow(svg, issuer, subject, place)
+        return svg
+
+    def _node(self, svg: Svg, name: str, x: float, y: float) -> None:
+        who, what = _CAST[name]
+        own = self.own(name)
+        svg.box(x, y, _BOX, _HEIGHT, palette.party(who), title=f"{name}: {what}, held by {who}. {own.detail}")
+        svg.add("rect", x=f"{x + 13:g}", y=f"{y + 9:g}", width=44, height=18, rx=3, fill=palette.key(name))
+        svg.text(x + 35, y + 22.5, name, size=12.5, bold=True, anchor="middle", fill="#FFFFFF")
+        svg.text(x + 64, y + 22.5, who, size=12)
+        shown = own.ok is not None
+        svg.text(x + 13, y + (40 if shown else 46), what, size=11)
+        if shown:
+            svg.text(x + 13, y + 54, f"{symbol(own.ok)} {own.words}", size=11, bold=True)
+
+    def _arrow(self, svg: Svg, issuer: str, subject: str, place: dict[str, tuple[float, float]]) -> None:
+        link = self.link(issuer, subject)
+        colour, dashed = verdict_colour(link.ok), link.ok is None
+        x = place[issuer][0] + (12 if issuer == "OCA" else 34)
+        top, end = place[issuer][1] + _HEIGHT, place[subject][1]
+        if issuer == "OCA":
+            end += _HEIGHT / 2
+            svg.arrow([(x, top), (x, end), (place[subject][0] + _BOX, end)], colour, dashed=dashed)
+        else:
+            svg.arrow([(x, top), (x, end)], colour, dashed=dashed)
+        svg.text(x + 9, top + _GAP / 2 + 4, f"{symbol(link.ok)} {link.words}", size=11.5, bold=True)
+
+
+def chain_picture(result: Any, title: str = "Certificate chain") -> ChainPicture:
+    """Picture of a verified chain (a ``ChainResult``): ARK, ASK, CEK, PEK, PDH, and OCA beside them; every
+    link says in a symbol and words what its checks came to."""
+    return ChainPicture(result, title)

@@ -1,0 +1,194 @@
+"""What every picture is made of: escaped text, inline styles, a text form, and a cap on the size.
+
+Renderers of notebooks strip ``<style>`` and scripts, some strip every style and every ``<svg>``. So styles
+are inline, structure is plain HTML (rows, tables, details) that reads in order without them, and every
+picture has a text form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape as _escape
+
+from sevref.show import palette
+from sevref.status import InputError, SevError, Status
+
+#: the most that one output may weigh, in bytes of UTF-8
+LIMIT = 200_000
+
+SANS = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',sans-serif"
+MONO = "font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
+FRAME = f"{SANS};font-size:13px;line-height:1.5;text-align:left;max-width:100%;margin:6px 0 10px"
+RULE = "rgba(128,128,128,0.35)"
+
+
+def escape(text: object) -> str:
+    """Text for an element or an attribute in double quotes."""
+    return _escape(str(text), quote=True).replace("&#x27;", "'")
+
+
+class Showable:
+    """Base of everything that ``sevref.show`` returns: HTML for notebooks, text for everybody else."""
+
+    title: str = ""
+
+    def text(self) -> str:
+        """The same content as plain text."""
+        raise NotImplementedError
+
+    def html(self) -> str:
+        """HTML with inline styles only. ``_repr_html_`` applies the cap."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        page = self.html()
+        if len(page.encode()) <= LIMIT:
+            return page
+        text = self.text().encode()[: LIMIT // 8].decode(errors="ignore")
+        return frame(
+            heading(self.title, "too large to draw: the beginning of its text form"),
+            preformatted(text + " ..."),
+        )
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        return self.text()
+
+
+class Html(Showable):
+    """A piece of HTML with the text that stands for it."""
+
+    def __init__(self, html: str, text: str, title: str = "") -> None:
+        self._html, self._text, self.title = html, text, title
+
+    def text(self) -> str:
+        return self._text
+
+    def html(self) -> str:
+        return self._html
+
+
+class Stack(Showable):
+    """Several showables below each other."""
+
+    def __init__(self, *parts: Showable, title: str = "") -> None:
+        self.parts, self.title = parts, title
+
+    def text(self) -> str:
+        return "\n\n".join([self.title] * bool(self.title) + [part.text() for part in self.parts])
+
+    def html(self) -> str:
+        return (heading(self.title) if self.title else "") + "".join(part.html() for part in self.parts)
+
+
+def element(name: str, content: str, style: str = "", **attributes: object) -> str:
+    """``<name ...>content</name>``; ``content`` is HTML already, attribute values are escaped here."""
+    if style:
+        attributes = {"style": style, **attributes}
+    given = "".join(f' {_attribute(key)}="{escape(value)}"' for key, value in attributes.items())
+    return f"<{name}{given}>{content}</{name}>"
+
+
+def _attribute(key: str) -> str:
+    return key.rstrip("_").replace("_", "-")
+
+
+def frame(*parts: str) -> str:
+    """The outermost element of a picture."""
+    return element("div", "\n".join(part for part in parts if part), FRAME)
+
+
+def heading(title: str, detail: str = "") -> str:
+    """A picture's title and, beside it, what it is about."""
+    if not title and not detail:
+        return ""
+    strong = element("strong", escape(title), "font-size:14px")
+    small = element("span", escape(detail), "font-size:12px") if detail else ""
+    return element(
+        "div",
+        f"{strong} {small}",
+        "display:flex;flex-wrap:wrap;gap:0 10px;align-items:baseline;margin:0 0 6px",
+    )
+
+
+def scroll(content: str, label: str) -> str:
+    """A region that scrolls sideways when it is too wide; the keyboard reaches it and moves it."""
+    return element("div", content, "overflow-x:auto;max-width:100%", tabindex=0, role="region", aria_label=label)
+
+
+def preformatted(text: str) -> str:
+    style = f"{MONO};font-size:12px;line-height:1.45;margin:4px 0;white-space:pre-wrap;overflow-wrap:anywhere"
+    return element("pre", escape(text), style + ";background:transparent;color:inherit;border:0;padding:0")
+
+
+def as_text(text: str) -> str:
+    """The text form, folded: what remains where pictures are stripped."""
+    summary = element("summary", "as text", "cursor:pointer;font-size:12px")
+    return element("details", summary + preformatted(text), "margin:4px 0 0")
+
+
+def chip(label: str, colour: str, title: str = "") -> str:
+    """A name on its own colour, white on solid."""
+    style = f"background:{colour};color:#FFFFFF;border-radius:3px;padding:1px 6px;white-space:nowrap"
+    return element("span", escape(label), style, **({"title": title} if title else {}))
+
+
+def verdict(ok: bool | None, words: str, title: str = "") -> str:
+    """Symbol and words of a verdict: a tick, a cross, or a circle for something that was not decided."""
+    colour = palette.NEUTRAL if ok is None else palette.OK if ok else palette.BAD
+    style = f"background:{palette.tint(colour)};border-left:3px solid {colour};padding:1px 7px 1px 6px"
+    return element(
+        "span",
+        f"{symbol(ok)} {escape(words)}",
+        style + ";border-radius:2px;display:inline-block",
+        **({"title": title} if title else {}),
+    )
+
+
+def symbol(ok: bool | None) -> str:
+    return "○" if ok is None else "✓" if ok else "✗"
+
+
+def status_words(status: object) -> tuple[bool | None, str]:
+    """Whether a status means success, and its name with the number unless it is SUCCESS."""
+    if status is None or status == "":
+        return None, ""
+    if isinstance(status, bool):
+        return status, "yes" if status else "no"
+    if isinstance(status, int):
+        known = status in Status._value2member_map_
+        name = Status(status).name if known else "status"
+        return status == 0, name if status == 0 else f"{name} (0x{int(status):02X})"
+    words = str(status)
+    if words in Status.__members__:
+        return status_words(Status[words])
+    return words.upper() in ("OK", "ACCEPTED", "VALID", "SUCCESS", "DONE"), words
+
+
+def answer(error: SevError | InputError) -> Showable:
+    """An error as an answer: status, code and rule, or what was expected and found. Never a traceback."""
+    if isinstance(error, SevError):
+        words = f"{error.status.name} (0x{error.status:02X})"
+        lines = [error.rule, f"The status means: {error.status.meaning}."]
+        where = error.command or ""
+    else:
+        words, where = "input cannot be used", error.field
+        lines = [f"expected {error.expected}", f"found {error.found}"]
+    text = "\n".join([f"✗ {words}" + (f"  {where}" if where else ""), *(f"  {line}" for line in lines)])
+    return Html(card(False, words, lines, where), text)
+
+
+def card(ok: bool | None, words: str, lines: Iterable[str] = (), where: str = "") -> str:
+    """A verdict with sentences below it."""
+    colour = palette.NEUTRAL if ok is None else palette.OK if ok else palette.BAD
+    head = element("strong", f"{symbol(ok)} {escape(words)}")
+    place = (
+        element("code", escape(where), f"{MONO};font-size:12px;background:transparent;color:inherit") if where else ""
+    )
+    body = "".join(element("div", escape(line)) for line in lines)
+    style = f"border-left:4px solid {colour};background:{palette.tint(colour, 0.12)};padding:6px 12px"
+    return frame(
+        element("div", f"{head} {place}{body}", style + ";border-radius:2px;max-width:46em;overflow-wrap:anywhere")
+    )

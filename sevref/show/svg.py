@@ -1,0 +1,123 @@
+"""A few strokes of SVG: boxes, lines with arrowheads, text of estimated width. No ids, no styles to strip.
+
+Text takes the reader's colour (``currentColor``). Elements are written in reading order, one a line, so that
+a viewer that strips the tags leaves words in order.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+from sevref.show import palette
+from sevref.show.html import as_text, element, escape, frame, heading, scroll
+
+_SANS = "system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',sans-serif"
+_MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
+
+
+def text_width(text: str, size: float = 13, mono: bool = False) -> float:
+    """Width in pixels, on the generous side."""
+    if mono:
+        return 0.61 * size * len(text)
+    return sum(0.7 if c.isupper() or c.isdigit() or c in "mw_—→✓✗○" else 0.57 for c in text) * size
+
+
+def wrap(text: str, width: float, size: float = 13, mono: bool = False) -> list[str]:
+    """``text`` in lines of at most ``width`` pixels (words longer than that stay whole)."""
+    per = text_width(text, size, mono) / max(len(text), 1)
+    return textwrap.wrap(text, max(8, int(width / per)), break_long_words=False) if text else []
+
+
+class Svg:
+    """A drawing of ``width`` by ``height`` pixels."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.width, self.height = width, height
+        self._parts: list[str] = []
+
+    def add(self, name: str, content: str = "", **attributes: object) -> None:
+        self._parts.append(element(name, content, "", **attributes))
+
+    def box(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        colour: str,
+        *,
+        title: str = "",
+        strong: bool = False,
+    ) -> None:
+        """A rounded box, tinted and edged in ``colour``, with a solid bar on its left."""
+        alpha = 0.3 if strong else 0.13
+        tip = element("title", escape(title)) if title else ""
+        self.add(
+            "rect", tip, x=n(x), y=n(y), width=n(width), height=n(height), rx=4,
+            fill=colour, fill_opacity=alpha, stroke=colour, stroke_width=2.5 if strong else 1.2,
+        )  # fmt: skip
+        self.add("rect", x=n(x), y=n(y), width=5, height=n(height), rx=2, fill=colour)
+
+    def text(
+        self, x: float, y: float, text: str, *, size: float = 13, bold: bool = False, mono: bool = False,
+        anchor: str = "start", fill: str = "currentColor",
+    ) -> None:  # fmt: skip
+        weight = {"font_weight": 600} if bold else {}
+        self.add(
+            "text", escape(text), x=n(x), y=n(y), font_size=size, font_family=_MONO if mono else _SANS,
+            text_anchor=anchor, fill=fill, **weight,
+        )  # fmt: skip
+
+    def line(
+        self,
+        points: list[tuple[float, float]],
+        colour: str = "currentColor",
+        *,
+        dashed: bool = False,
+        width: float = 1.6,
+    ) -> None:
+        path = "M" + " L".join(f"{n(x)} {n(y)}" for x, y in points)
+        dash = {"stroke_dasharray": "4 4"} if dashed else {}
+        self.add("path", d=path, fill="none", stroke=colour, stroke_width=width, stroke_linejoin="round", **dash)
+
+    def arrow(self, points: list[tuple[float, float]], colour: str = "currentColor", *, dashed: bool = False) -> None:
+        """A line whose last piece (horizontal or vertical) ends in an arrowhead."""
+        (px, py), (x, y) = points[-2:]
+        dx, dy = (x > px) - (x < px), (y > py) - (y < py)
+        self.line([*points[:-1], (x - 6 * dx, y - 6 * dy)], colour, dashed=dashed)
+        back = (x - 9 * dx, y - 9 * dy)
+        left, right = (back[0] + 4.5 * dy, back[1] + 4.5 * dx), (back[0] - 4.5 * dy, back[1] - 4.5 * dx)
+        corners = " ".join(f"{n(a)},{n(b)}" for a, b in ((x, y), left, right))
+        self.add("polygon", points=corners, fill=colour)
+
+    def __str__(self) -> str:
+        raise NotImplementedError("use render")
+
+    def render(self, label: str) -> str:
+        """The ``<svg>`` element; it shrinks a little on narrow pages and then scrolls."""
+        width, height = n(self.width), n(self.height)
+        style = f"display:block;width:100%;max-width:{width}px;min-width:{n(0.86 * self.width)}px;height:auto"
+        body = "\n".join(self._parts)
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            f'width="{width}" height="{height}" role="img" aria-label="{escape(label)}" style="{style}">'
+            f"\n{body}\n</svg>"
+        )
+
+
+def n(value: float) -> str:
+    """A coordinate without needless digits."""
+    return f"{value:.1f}".rstrip("0").rstrip(".")
+
+
+def picture(title: str, detail: str, svg: Svg, text: str) -> str:
+    """A drawing with its title and, folded, its text form."""
+    return frame(
+        heading(title, detail),
+        scroll(svg.render(f"{title}; the text form stands below"), title),
+        as_text(text),
+    )
+
+
+def verdict_colour(ok: bool | None) -> str:
+    return palette.NEUTRAL if ok is None else palette.OK if ok else palette.BAD
