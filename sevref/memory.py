@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 BLOCK = 16  #: bytes, unit of encryption
 PAGE = 4096  #: bytes
-CHUNK = 1 << 18  #: bytes of a bulk step: its data and its tweaks stay in the second-level cache
+CHUNK = 1 << 19  #: bytes of a bulk step: its data and its tweaks stay in the second-level cache
 SMALL = 512  #: bytes up to which Python's integers beat numpy's overhead
 
 
@@ -109,6 +109,7 @@ class LinearTweaks(Tweaks):
         self.constants = MappingProxyType({4 + i: constant for i, constant in enumerate(table)})
         self._table = [int.from_bytes(constant, "little") for constant in table]
         self._upper = lru_cache(maxsize=1024)(self._sum)  # of pages
+        self._rows = lru_cache(maxsize=128)(self._row)  # a walk upwards needs few: addresses ^ their neighbours
         self._base = -1
 
     def _sum(self, p: int) -> int:
@@ -143,10 +144,10 @@ class LinearTweaks(Tweaks):
             rows = (self._row(page) for page in range(0, CHUNK, PAGE))
             self._chunk = np.frombuffer(self._first, np.uint64) ^ np.stack(list(rows))
             self._base = 0
-        if size == CHUNK and self._base != base:
+        if size > CHUNK // 2 and self._base != base:
             # Move the chunk of tweaks that is there: T(base + offset) = T(old + offset) ^ T(old ^ base).
-            # An interrupt in between leaves -1 behind and makes the next call start over.
-            constant, self._base = self._row(self._base ^ base), -1
+            # (A cache of many chunks is no faster.) An interrupt leaves -1 and makes the next call start over.
+            constant, self._base = self._rows(self._base ^ base), -1
             np.bitwise_xor(self._chunk, constant, self._chunk)
             self._base = base
         words = self._chunk.reshape(-1)[offset // 8 : (offset + size) // 8]
@@ -247,7 +248,7 @@ class Engine:
 
     ``boot_seed`` (32 bytes) stands for all that the hardware draws at reset: the HOST key and, in presets
     that have such, the tweak constants; without one it comes from the operating system. ``pa_bits`` is the
-    number of physical address bits; bit ``c_bit``, the C-bit, is no part of an address and dropped before use.
+    number of physical address bits; bit ``c_bit``, the C-bit, is no part of an address and is dropped.
     """
 
     def __init__(
@@ -263,9 +264,7 @@ class Engine:
         self._host = self.new_key(kdf(boot_seed, b"sevref-host-key", bytes(4), 32))
 
     @classmethod
-    def preset(
-        cls, name: str, *, boot_seed: bytes | None = None, pa_bits: int = 46, c_bit: int = 51
-    ) -> Engine:
+    def preset(cls, name: str, *, boot_seed: bytes | None = None, pa_bits: int = 46, c_bit: int = 51) -> Engine:
         """The engine of a named preset; ``InputError`` names the known ones."""
         if name not in PRESETS:
             raise InputError("engine preset", "one of " + ", ".join(PRESETS), name)
@@ -281,7 +280,7 @@ class Engine:
 
     def tweak(self, p: int, key: KeySlot | None = None) -> bytes:
         """T(p), 16 bytes, of the block that holds the byte at ``p``; only some modes need the ``key``."""
-        p = self._address(p, 1)
+        p = self._address(True, p, 1)
         return self._tweaks.block(key, p - p % BLOCK)
 
     def new_key(self, seed: bytes) -> KeySlot:
@@ -320,52 +319,50 @@ class Engine:
 
     def read(self, key: KeySlot | None, dram: Buffer, p: int, size: int) -> bytes:
         """``size`` bytes at ``p`` as an accessor with ``key`` sees them; ``dram`` holds address 0 first."""
-        p, memory = self._address(p, size), _view(dram)
-        _inside(memory, p, size)
-        if key is None:
-            return bytes(memory[p : p + size])
-        start, end = p - p % BLOCK, -(-(p + size) // BLOCK) * BLOCK
-        _inside(memory, start, end - start)
-        plain = self.decrypt(key, start, memory[start:end])
-        return plain if end - start == size else plain[p - start : p - start + size]
+        memory = _view(dram)
+        p, start, end = self._span(key, memory, p, size)
+        return self.decrypt(key, start, memory[start:end])[p - start : p - start + size]
 
     def write(self, key: KeySlot | None, dram: Buffer, p: int, data: Buffer) -> None:
         """Write ``data`` at ``p`` with ``key``. A block that is only partly covered is decrypted, merged and
         encrypted *with the accessor's key*: with a wrong one, the bytes around become noise for the owner."""
         source, memory = _view(data), _writable(dram)
-        size = len(source)
-        p = self._address(p, size)
-        _inside(memory, p, size)
-        if key is None or not size:
-            memory[p : p + size] = source
-            return
-        start, end = p - p % BLOCK, -(-(p + size) // BLOCK) * BLOCK
-        _inside(memory, start, end - start)
-        behind = end - p - size
+        p, start, end = self._span(key, memory, p, len(source))
+        stop = p + len(source)
         head = self.decrypt(key, start, memory[start : start + BLOCK])[: p - start] if start < p else b""
-        tail = self.decrypt(key, end - BLOCK, memory[end - BLOCK : end])[BLOCK - behind :] if behind else b""
-        memory[p : p + size] = source
-        memory[start:p], memory[p + size : end] = head, tail
+        tail = self.decrypt(key, end - BLOCK, memory[end - BLOCK : end])[stop - end :] if stop < end else b""
+        memory[p:stop] = source
+        memory[start:p], memory[stop:end] = head, tail
         self._convert(key, start, memory[start:end], True)
+
+    def _span(self, key: KeySlot | None, memory: memoryview, p: int, size: int) -> tuple[int, int, int]:
+        """Address without C-bit, start and end of the blocks that ``size`` bytes there touch."""
+        p = self._address(key is not None, p, size)
+        start, end = p, p + size
+        if key is not None and size:
+            start, end = p - p % BLOCK, -(-end // BLOCK) * BLOCK
+        if end > len(memory):
+            raise InputError("address", f"a range below {len(memory):#x} (end of DRAM)", f"{size} bytes at {p:#x}")
+        return p, start, end
 
     # -- the one path
 
-    def _address(self, p: int, size: int) -> int:
+    def _address(self, tweaked: bool, p: int, size: int) -> int:
         p &= ~(1 << self.c_bit)
         if p < 0 or size < 0 or p + size > 1 << self.pa_bits:
             raise InputError("address", f"a range below 2**{self.pa_bits}", f"{size} bytes at {p:#x}")
-        if p + size > 1 << self._tweaks.bits:
+        if tweaked and p + size > 1 << self._tweaks.bits:
             known = f"a range below 2**{self._tweaks.bits} (the constants of higher bits are unknown)"
             raise UnknownConstant("address", known, f"{size} bytes at {p:#x}")
         return p
 
     def _convert(self, key: KeySlot | None, p: int, view: memoryview, encrypt: bool) -> None:
         size = len(view)
-        p = self._address(p, size)
-        if p % BLOCK or size % BLOCK:
-            raise InputError("memory range", "whole blocks of 16 bytes, aligned", f"{size} bytes at {p:#x}")
+        p = self._address(key is not None, p, size)
         if key is None or not size:
             return
+        if p % BLOCK or size % BLOCK:
+            raise InputError("memory range", "whole blocks of 16 bytes, aligned", f"{size} bytes at {p:#x}")
         mode = self.settings.mode
         first, last = (mode.before, mode.after) if encrypt else (mode.after, mode.before)
         cipher = key.encryptor if encrypt else key.decryptor
@@ -378,9 +375,7 @@ class Engine:
         result = cipher.update(value.to_bytes(size, "little"))
         view[:] = (int.from_bytes(result, "little") ^ tweak).to_bytes(size, "little") if last else result
 
-    def _bulk(
-        self, key: KeySlot, p: int, view: memoryview, first: bool, last: bool, cipher: CipherContext
-    ) -> None:
+    def _bulk(self, key: KeySlot, p: int, view: memoryview, first: bool, last: bool, cipher: CipherContext) -> None:
         """All but the last block of ``view``, in place: XOR, ECB, XOR on pieces that stay in the cache."""
         import numpy as np
 
@@ -409,10 +404,3 @@ def _writable(buffer: Buffer) -> memoryview:
     if view.readonly:
         raise InputError("memory buffer", "a writable buffer", "a read-only one")
     return view
-
-
-def _inside(memory: memoryview, p: int, size: int) -> None:
-    if p + size > len(memory):
-        raise InputError(
-            "address", f"a range below {len(memory):#x} (end of DRAM)", f"{size} bytes at {p:#x}"
-        )
