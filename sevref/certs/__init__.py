@@ -1,6 +1,8 @@
 """Certificates: AMD's root and signing keys, the SEV certificates below them, and their chains."""
 
 from sevref.certs.amd import AmdCertificate, AmdSignedPart, read_amd_chain
+from sevref.certs.chain import ChainResult, Check, choose_root, verify_chain
+from sevref.certs.files import Chain, load_chain, load_roots, parse_certificate
 from sevref.certs.roots import Roots, all_amd_roots, amd_roots, simulated_key, simulated_roots
 from sevref.certs.sev import (
     Algo,
@@ -26,6 +28,9 @@ __all__ = [
     "AmdCertificate",
     "AmdSignedPart",
     "CertificateBody",
+    "Chain",
+    "ChainResult",
+    "Check",
     "Curve",
     "EcKey",
     "EcdsaSignature",
@@ -40,13 +45,18 @@ __all__ = [
     "all_amd_roots",
     "amd_roots",
     "check_peer",
+    "choose_root",
     "key_problem",
+    "load_chain",
+    "load_roots",
     "make_signature",
     "new_certificate",
+    "parse_certificate",
     "read_amd_chain",
     "sign_certificate",
     "simulated_key",
     "simulated_roots",
     "validate",
     "validate_amd",
+    "verify_chain",
 ]

@@ -27,17 +27,13 @@ class AmdSignedPart(Layout):
     """What the signature of an AMD certificate covers: everything before it, 576 or 1088 bytes."""
 
     version = u32(0x00, "format version, 1")
-    key_id = raw(
-        0x04, 16, "identifier of the key in this certificate: opaque bytes, not derived from the key"
-    )
+    key_id = raw(0x04, 16, "identifier of the key in this certificate: opaque bytes, not derived from the key")
     certifying_id = raw(0x14, 16, "KEY_ID of the key that signed this certificate; its own in an ARK")
     key_usage = u32(0x24, "0x00 ARK, 0x13 ASK", names=Usage)
     reserved = reserved(0x28, 16, "zero in all real certificates; signed, never compared with zero")
     pubexp_size = u32(0x38, "bits of the exponent's field: 2048 or 4096")
     modulus_size = u32(0x3C, "bits of the modulus: 2048 or 4096")
-    pubexp = integer(
-        0x40, lambda cert: cert.pubexp_size // 8, "public exponent, zero padded (65537 in every real one)"
-    )
+    pubexp = integer(0x40, lambda cert: cert.pubexp_size // 8, "public exponent, zero padded (65537 in every real one)")
     modulus = integer(AFTER, lambda cert: cert.modulus_size // 8, "modulus")
 
 
@@ -47,9 +43,7 @@ _SIGNED_FIELDS = AmdSignedPart.fields
 class AmdCertificate(AmdSignedPart):
     """AMD certificate, 64 + E + 2M bytes with E = PUBEXP_SIZE/8 and M = MODULUS_SIZE/8."""
 
-    signature = integer(
-        AFTER, lambda cert: cert.modulus_size // 8, "RSASSA-PSS signature by the key CERTIFYING_ID"
-    )
+    signature = integer(AFTER, lambda cert: cert.modulus_size // 8, "RSASSA-PSS signature by the key CERTIFYING_ID")
 
     def signed_bytes(self) -> bytes:
         """The bytes before the signature: what it covers, and what the fused root hash is the hash of."""
@@ -86,9 +80,7 @@ class AmdCertificate(AmdSignedPart):
         ``InputError`` if the fixed part is incomplete or the stated size exceeds 1600 bytes.
         """
         if len(data) < _FIXED:
-            raise InputError(
-                f"{where}: AMD certificate" if where else "AMD certificate", "64 bytes or more", len(data)
-            )
+            raise InputError(f"{where}: AMD certificate" if where else "AMD certificate", "64 bytes or more", len(data))
         stated = stated_size(data)
         if stated > _LARGEST:
             raise InputError(
@@ -127,9 +119,7 @@ def read_amd_chain(data: bytes) -> tuple[AmdCertificate, AmdCertificate]:
         rest = rest.ljust(_FIXED, b"\0")
         exponent, modulus = stated_sizes(rest)
         if modulus // 8 >= _LARGEST or exponent // 8 >= _LARGEST or stated_size(rest) > _LARGEST:
-            raise SevError(
-                Status.INVALID_CERTIFICATE, f"{name}: PUBEXP_SIZE and MODULUS_SIZE exceed 1600 bytes"
-            )
+            raise SevError(Status.INVALID_CERTIFICATE, f"{name}: PUBEXP_SIZE and MODULUS_SIZE exceed 1600 bytes")
         found.append(AmdCertificate.parse_prefix(rest))
         rest = rest[stated_size(rest) :]
     return found[0], found[1]

@@ -34,9 +34,7 @@ class Roots:
     root_hash: bytes
 
     @classmethod
-    def pin(
-        cls, ark: AmdCertificate, ask: AmdCertificate, generation: Generation, name: str = "custom"
-    ) -> Roots:
+    def pin(cls, ark: AmdCertificate, ask: AmdCertificate, generation: Generation, name: str = "custom") -> Roots:
         """Trust ``ark`` from now on."""
         return cls(name, generation, ark, ask, ark.root_hash(generation))
 

@@ -11,7 +11,7 @@ to be made by an ARK (usage 0) with no algorithm, and the whole certificate fail
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -93,13 +93,9 @@ class RsaKey(Layout):
 
     modulus_size = u32(0x000, "bits of the modulus, at most 4096")
     pubexp = integer(0x004, _rsa_bytes, "public exponent; MODULUS_SIZE/8 bytes of it are read")
-    pubexp_filler = reserved(
-        AFTER, lambda key: 512 - _rsa_bytes(key), "rest of the exponent's 512 bytes, zero"
-    )
+    pubexp_filler = reserved(AFTER, lambda key: 512 - _rsa_bytes(key), "rest of the exponent's 512 bytes, zero")
     modulus = integer(AFTER, _rsa_bytes, "modulus; MODULUS_SIZE/8 bytes of it are read")
-    modulus_filler = reserved(
-        AFTER, lambda key: 512 - _rsa_bytes(key), "rest of the modulus' 512 bytes, zero"
-    )
+    modulus_filler = reserved(AFTER, lambda key: 512 - _rsa_bytes(key), "rest of the modulus' 512 bytes, zero")
 
     @classmethod
     def of(cls, key: RsaPublic) -> RsaKey:
@@ -137,9 +133,7 @@ class RsaSignature(Layout, size=0x200):
     little-endian.
     """
 
-    value = integer(
-        0x00, 512, "the first (signer's MODULUS_SIZE)/8 bytes count, the rest is zero and never read"
-    )
+    value = integer(0x00, 512, "the first (signer's MODULUS_SIZE)/8 bytes count, the rest is zero and never read")
 
 
 class EcdsaSignature(Layout, size=0x200):
@@ -237,9 +231,7 @@ class SevCertificate(CertificateBody, size=CERT_SIZE):
         """The EC public key. ``InputError`` if the certificate holds another kind of key."""
         key = self.pubkey
         if not isinstance(key, EcKey):
-            raise InputError(
-                "pubkey", "an EC key (algorithm 2, 3, 0x102 or 0x103)", algo_name(self.pubkey_algo)
-            )
+            raise InputError("pubkey", "an EC key (algorithm 2, 3, 0x102 or 0x103)", algo_name(self.pubkey_algo))
         return key.point
 
     @property
@@ -257,9 +249,7 @@ def new_certificate(usage: int, algo: int, public: Point | RsaPublic, api: tuple
     if isinstance(public, RsaPublic) != (algo in RSA_ALGOS):
         raise InputError("public key", f"a key for algorithm {algo_name(algo)}", type(public).__name__)
     key: Layout = (
-        RsaKey.of(public)
-        if isinstance(public, RsaPublic)
-        else EcKey(curve=Curve.P384, qx=public.x, qy=public.y)
+        RsaKey.of(public) if isinstance(public, RsaPublic) else EcKey(curve=Curve.P384, qx=public.x, qy=public.y)
     )
     return SevCertificate(
         version=1,
@@ -335,25 +325,29 @@ def empty_slot() -> SignatureSlot:
     return SignatureSlot(usage=int(Usage.INVALID))
 
 
-def certificate_problems(cert: SevCertificate, expected: tuple[int, ...]) -> list[str]:
+def certificate_problems(cert: SevCertificate, signers: Mapping[int, SigningKey | None]) -> list[str]:
     """Bytes that no signature covers or no rule reads and that are not as they should be, in words.
 
-    ``expected`` are the usages of the keys that may have signed this certificate.
+    ``signers`` are the usages of the keys that may have signed this certificate, with the key where it is
+    known.
     """
     found = []
     if any(cert.reserved):
         found.append("reserved bytes at 0x006 are not zero")
     found += [f"public key: {problem}" for problem in _key_filler(cert.pubkey)]
     for number, slot in enumerate(cert.slots, 1):
-        if slot.free and slot.algo == 0:
-            if slot.signature.count(0) != 512:
-                found.append(f"slot {number} is empty, but its 512 data bytes are not zero")
-        elif slot.usage not in expected:
-            found.append(
-                f"slot {number} holds a signature by {usage_name(slot.usage)}, which does not belong here"
-            )
-        if isinstance(slot.signature, EcdsaSignature) and slot.signature.filler.count(0) != 368:
-            found.append(f"slot {number}: bytes behind s are not zero")
+        signature = slot.signature
+        if isinstance(signature, bytes) and slot.free and signature.count(0) != 512:
+            found.append(f"slot {number} is empty, but its 512 data bytes are not zero")
+        if not slot.free and slot.usage not in signers:
+            found.append(f"slot {number} names {usage_name(slot.usage)}, which signs no certificate of this kind")
+        if isinstance(signature, EcdsaSignature) and signature.filler.count(0) != 368:
+            found.append(f"slot {number}: the 368 bytes behind s are not zero")
+        key = signers.get(slot.usage)
+        if isinstance(signature, RsaSignature) and key is not None and isinstance(key.pubkey, RsaKey):
+            used = min(key.pubkey.modulus_size // 8, 512)
+            if signature.value >> 8 * used:
+                found.append(f"slot {number}: bytes behind the signature's {used} are not zero")
     return found
 
 

@@ -53,11 +53,7 @@ def key_problem(usage: int, algo: int, pubkey: Any) -> str | None:
     if algo not in VALID_ALGOS:
         return f"algorithm {algo_name(algo)} is not a key algorithm"
     if isinstance(pubkey, RsaKey):
-        return (
-            f"MODULUS_SIZE is {pubkey.modulus_size} bits, more than 4096"
-            if pubkey.modulus_size > 4096
-            else None
-        )
+        return f"MODULUS_SIZE is {pubkey.modulus_size} bits, more than 4096" if pubkey.modulus_size > 4096 else None
     assert isinstance(pubkey, EcKey)  # the union follows the algorithm
     if pubkey.curve != Curve.P384:
         return f"CURVE is {pubkey.curve}, not 2 (P-384)"
@@ -89,11 +85,7 @@ def validate(cert: SevCertificate, key: SigningKey, *, strict_salt: bool = False
         if (slot.usage, slot.algo) != (key.usage, key.algo):
             continue
         verified = _verify_slot(body, slot, key, strict_salt)
-        result = (
-            None
-            if verified
-            else SevError(Status.BAD_SIGNATURE, f"slot {number}: the signature by {key} is wrong")
-        )
+        result = None if verified else SevError(Status.BAD_SIGNATURE, f"slot {number}: the signature by {key} is wrong")
     if result is not None:
         raise result
     require_sane(cert)
@@ -194,12 +186,13 @@ def validate_amd(
             f"CERTIFYING_ID is {cert.certifying_id.hex()}, not the signer's KEY_ID {parent.key_id.hex()}",
         )
     if root is not None:
-        require_root_id(cert, generation)
+        require_root_id(cert, root)
         require_root_hash(cert, root)
 
 
-def require_root_id(ark: AmdCertificate, generation: Generation) -> None:
-    """KEY_ID is the one that this generation's firmware has built in; ``SevError`` INVALID_CERTIFICATE."""
+def require_root_id(ark: AmdCertificate, root: Roots) -> None:
+    """KEY_ID is the one that the generation's firmware has built in; ``SevError`` INVALID_CERTIFICATE."""
+    generation = root.generation
     if ark.key_id != generation.root_key_id:
         raise SevError(
             Status.INVALID_CERTIFICATE,
