@@ -1,7 +1,7 @@
 """The driver: typed calls above the mailbox, as a host's kernel makes them.
 
-Each call puts a command buffer into DRAM, rings the mailbox, decodes the answer and raises ``SevError`` unless the status is
-SUCCESS. There is no other way into the firmware: what a call can do, a hypervisor can do by hand.
+Each call puts a command buffer into DRAM, rings the mailbox, decodes the answer and raises ``SevError`` unless the
+status is SUCCESS. There is no other way into the firmware: what a call can do, a hypervisor can do by hand.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Scratch:
 class Platform:
     """A machine with its AMD-SP and a driver.
 
-    ``version`` overrides the API version and build that the profile's firmware reports. The driver keeps the last 64 KiB
-    of the first DRAM region (below TSEG, if there is one) for its buffers. ``log`` records every command as an ``Exchange``.
+    ``version`` (major, minor, build) overrides what the profile's firmware says it is. The driver keeps the last
+    64 KiB of the first DRAM region (below TSEG, if there is one) for its buffers. ``log`` records every command.
     """
 
     def __init__(
@@ -139,9 +139,7 @@ class Platform:
         pdh, certs = scratch.place(bytes(CERT_LEN)), scratch.place(bytes(CHAIN_LEN))
         self._answer(
             "PDH_CERT_EXPORT",
-            b.PdhCertExportBuffer(
-                pdh_cert_paddr=pdh, pdh_cert_len=CERT_LEN, certs_paddr=certs, certs_len=CHAIN_LEN
-            ),
+            b.PdhCertExportBuffer(pdh_cert_paddr=pdh, pdh_cert_len=CERT_LEN, certs_paddr=certs, certs_len=CHAIN_LEN),
             scratch,
         )
         data = self.machine.dram.read(certs, CHAIN_LEN)
@@ -206,7 +204,7 @@ class Platform:
         *,
         handle: int = 0,
     ) -> int:
-        """LAUNCH_START: a new guest; its handle. Without ``godh`` there is no session. ``handle`` shares that guest's key."""
+        """LAUNCH_START: a new guest; its handle. Without ``godh`` no session; ``handle`` shares that guest's key."""
         scratch = self._fresh()
         buffer = b.LaunchStartBuffer(handle=handle, policy=int(policy))
         if (godh is None) != (session is None):

@@ -28,9 +28,15 @@ GENERATIONS: dict[str, Generation] = {
     for row in (
         Generation("naples", 2048, "sha256", 0x001, bytes.fromhex("1bb987c359494606b174945601c9ea5b"), "xex-zen1"),
         Generation("rome", 4096, "sha384", 0x101, bytes.fromhex("e6002122fb58419399d15fee7b131351"), "xex-boot-random"),
-        Generation("milan", 4096, "sha384", 0x101, bytes.fromhex("94c38e4177d0479292a7ae671d083fb6"), "xex-boot-random"),
-        Generation("genoa", 4096, "sha384", 0x101, bytes.fromhex("9f9d4a8fe761456599f6946c4c010f3a"), "xex-boot-random"),
-        Generation("turin", 4096, "sha384", 0x101, bytes.fromhex("d05c3a8bde484904b49552422ceb3942"), "xex-boot-random"),
+        Generation(
+            "milan", 4096, "sha384", 0x101, bytes.fromhex("94c38e4177d0479292a7ae671d083fb6"), "xex-boot-random"
+        ),
+        Generation(
+            "genoa", 4096, "sha384", 0x101, bytes.fromhex("9f9d4a8fe761456599f6946c4c010f3a"), "xex-boot-random"
+        ),
+        Generation(
+            "turin", 4096, "sha384", 0x101, bytes.fromhex("d05c3a8bde484904b49552422ceb3942"), "xex-boot-random"
+        ),
     )
 }
 

@@ -139,7 +139,9 @@ class Field(Generic[T]):
             known = value in self.names._value2member_map_
             return f"{shown} {self.names(value).name if known else '(unknown)'}"
         if self.bits is not None:
-            on = [self.bits[i][0] if i in self.bits else f"bit {i}" for i in range(value.bit_length()) if value >> i & 1]
+            on = [
+                self.bits[i][0] if i in self.bits else f"bit {i}" for i in range(value.bit_length()) if value >> i & 1
+            ]
             return f"{shown} {' '.join(on)}".rstrip()
         return shown
 
@@ -221,7 +223,9 @@ class Layout:
         for field in cls.fields:
             if fixed and field.offset != end:
                 kind = "gap" if field.offset > end else "overlap"
-                raise TypeError(f"{cls.__name__}.{field.name}: {kind}: declared at 0x{field.offset:X}, expected 0x{end:X}")
+                raise TypeError(
+                    f"{cls.__name__}.{field.name}: {kind}: declared at 0x{field.offset:X}, expected 0x{end:X}"
+                )
             if not fixed and field.offset != AFTER:
                 raise TypeError(f"{cls.__name__}.{field.name}: behind a field of variable size the offset is AFTER")
             if isinstance(field.size, int):
@@ -301,9 +305,7 @@ class Layout:
             elif field.length(self):
                 data = field.encode(self)
                 text = field.text(value)
-                rows.append(
-                    Row(name, base + offset, len(data), field.kind, data, text, field.meaning, field.secret)
-                )
+                rows.append(Row(name, base + offset, len(data), field.kind, data, text, field.meaning, field.secret))
         return rows
 
     @classmethod

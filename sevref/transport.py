@@ -170,13 +170,18 @@ class Session(Layout, size=0x80):
         keys = TransportKeys.parse(aes_ctr(kek, self.wrap_iv, self.wrap_tk))
         mac = hmac_sha256(keys.tik, PolicyMacInput(policy=policy).pack())
         require_mac(mac, self.policy_mac, "POLICY_MAC does not match POLICY under the session's TIK")
-        if not policy.allows_api(*api):
-            wanted, own = ("{}.{}".format(*version) for version in (policy.api, api))
-            raise SevError(Status.POLICY_FAILURE, f"POLICY wants API {wanted} or later, firmware is {own}")
-        if policy.reserved:
-            found = f"found 0x{policy.reserved:04X}"
-            raise SevError(Status.POLICY_FAILURE, f"POLICY bits 15:6 must be zero, {found}")
+        require_policy(policy, api)
         return Channel(keys.tek, keys.tik, ms, self.nonce)
+
+
+def require_policy(policy: Policy, api: ApiVersion) -> None:
+    """``SevError`` POLICY_FAILURE if firmware of version ``api`` is older than the policy's minimum, or if bits
+    15:6 of the policy are not zero."""
+    if not policy.allows_api(*api):
+        wanted, own = ("{}.{}".format(*version) for version in (policy.api, api))
+        raise SevError(Status.POLICY_FAILURE, f"POLICY wants API {wanted} or later, firmware is {own}")
+    if policy.reserved:
+        raise SevError(Status.POLICY_FAILURE, f"POLICY bits 15:6 must be zero, found 0x{policy.reserved:04X}")
 
 
 def _peer_point(peer: Peer) -> Point:

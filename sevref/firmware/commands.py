@@ -6,12 +6,12 @@ One row per SEV command. Rules that hold for every row:
 - The command buffer is read (classes IN, IN_OUT, IN_OUT_LEN) before the command's own checks, so a bad buffer address
   comes before a wrong platform state.
 - A command in a platform state that it does not accept is INVALID_PLATFORM_STATE, in a guest state that it does not
-  accept INVALID_GUEST_STATE; a command that needs an ASID (``bound``) without one is INACTIVE. *Where* among its checks a
-  command makes these three stands in its body, which reads the sets from here.
+  accept INVALID_GUEST_STATE; a command that needs an ASID (``bound``) without one is INACTIVE. *Where* among its checks
+  a command makes these three stands in its body, which reads the sets from here.
 - A command that fails changes no state.
 
 The bodies are in the modules beside this one; ``@command(id)`` ties a body to its row. A row without a body is a
-command that this version of sevref does not build yet: the mailbox raises ``NotBuiltError`` instead of inventing a status.
+command that this version of sevref does not build yet: the mailbox raises ``NotBuiltError``, it invents no status.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The running launch digest: SHA-256, and what Genoa 1.55.25 leaves of it after a failed LAUNCH_MEASURE.
 
-Under the switch ``failed_measure_finalises`` a LAUNCH_MEASURE whose output address is bad has finalised the hash in place
-and goes on from what that left. No hash library offers that state, so the compression function stands here for that case
-alone; every other digest is the library's.
+Under the switch ``failed_measure_finalises`` a LAUNCH_MEASURE whose output address is bad has finalised the hash in
+place and goes on from what that left. No hash library offers that state, so the compression function stands here for
+that case alone; every other digest is the library's.
 """
 
 from __future__ import annotations

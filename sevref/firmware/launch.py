@@ -1,4 +1,4 @@
-"""Launching a guest: load, measure, inject secrets, run, attest (SEV API 55766, chapters "Launch" and "Attestation")."""
+"""Launching a guest: load, measure, inject secrets, run, attest (SEV API 55766, "Launch", "Attestation")."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def new_guest(sp: SecureProcessor, share_with: int, policy: Policy) -> Guest:
     """A new guest context (LAUNCH_START, RECEIVE_START); ``share_with`` is 0 or the guest that lends its VEK."""
     lender = sp.guest(share_with) if share_with else None
     if lender is not None:
-        require(policy == lender.policy, Status.POLICY_FAILURE, "POLICY must equal that of the guest whose key is shared")
+        require(
+            policy == lender.policy, Status.POLICY_FAILURE, "POLICY must equal that of the guest whose key is shared"
+        )
         require(not lender.policy.noks, Status.POLICY_FAILURE, "the other guest's policy forbids key sharing (NOKS)")
     vek = lender.vek if lender is not None else None
     if vek is None and sp.profile.draw_vek_before_checks:
@@ -117,7 +119,9 @@ class VmsaTag(Layout, size=0x10):
 @command(0x32)
 def launch_update_vmsa(sp: SecureProcessor, buf: b.LaunchUpdateBuffer) -> None:
     length = buf.length
-    require(length == VMSA_LEN, Status.INVALID_LENGTH, f"LENGTH must be 4096, found {length}")  # before the platform state
+    require(
+        length == VMSA_LEN, Status.INVALID_LENGTH, f"LENGTH must be 4096, found {length}"
+    )  # before the platform state
     guest = updatable_guest(sp, buf, vmsa=True)
     page = sp.read(buf.paddr, VMSA_LEN, "PADDR")
     if sp.profile.vmsa_measured_before_slot:
@@ -168,12 +172,18 @@ def launch_measure(sp: SecureProcessor, buf: b.LaunchMeasureBuffer) -> None:
 def launch_secret(sp: SecureProcessor, buf: b.PacketBuffer) -> None:
     sp.require_platform_state()
     guest = sp.guest(buf.handle)
-    require(buf.guest_paddr % 16 == 0, Status.INVALID_ADDRESS, f"GUEST_PADDR 0x{buf.guest_paddr:X} must be 16-byte aligned")
+    require(
+        buf.guest_paddr % 16 == 0, Status.INVALID_ADDRESS, f"GUEST_PADDR 0x{buf.guest_paddr:X} must be 16-byte aligned"
+    )
     require(buf.hdr_len == HEADER_LEN, Status.INVALID_LENGTH, f"HDR_LEN must be {HEADER_LEN}, found {buf.hdr_len}")
     length, limit = buf.guest_len, sp.profile.packet_max_len
     ok = 0 < length <= limit and length % 16 == 0
     require(ok, Status.INVALID_LENGTH, f"GUEST_LEN must be a multiple of 16 from 16 to {limit}, found {length}")
-    require(length == buf.trans_len, Status.INVALID_LENGTH, f"TRANS_LEN must equal GUEST_LEN {length}, found {buf.trans_len}")
+    require(
+        length == buf.trans_len,
+        Status.INVALID_LENGTH,
+        f"TRANS_LEN must equal GUEST_LEN {length}, found {buf.trans_len}",
+    )
     sp.require_guest_state(guest)
     sp.require_bound(guest)
     header = PacketHeader.parse(sp.read(buf.hdr_paddr, HEADER_LEN, "HDR_PADDR"))

@@ -1,4 +1,4 @@
-"""Platform commands (SEV API 55766, chapter "Platform management"): one function per command, checks in order, then effects."""
+"""Platform commands: one function each, checks in order, then effects (SEV API 55766, "Platform management")."""
 
 from __future__ import annotations
 
@@ -98,7 +98,9 @@ def pek_cert_import(sp: SecureProcessor, buf: b.PekCertImportBuffer) -> None:
     validate(oca, oca.signing_key())
     validate(pek, oca.signing_key())
     require(
-        pek.body() == current.pek.body(), Status.INVALID_CERTIFICATE, "the PEK imported is not this platform's current PEK"
+        pek.body() == current.pek.body(),
+        Status.INVALID_CERTIFICATE,
+        "the PEK imported is not this platform's current PEK",
     )
     endorsement = next((slot for slot in current.pek.slots if slot.usage == Usage.CEK), None)
     if endorsement is None:

@@ -1,8 +1,8 @@
-"""The persistent store: the platform's identity in flash, encrypted and bound to the chip (SEV API 55766, "Persistent state").
+"""The persistent store: identity in flash, encrypted and bound to the chip (SEV API 55766, "Persistent state").
 
-Stored form, 0x24C4 bytes: ciphertext (0x2494) || HMAC-SHA-256 of ciphertext || IV (32) || IV (16); the rest of the 32 KiB
-medium is 0xFF. Both keys come from the chip unique key, so another chip's store fails like a corrupted one. How the real
-boot loader derives these two keys is not published; the derivation here is a model.
+Stored form, 0x24C4 bytes: ciphertext (0x2494) || HMAC-SHA-256 of ciphertext and IV (32) || IV (16); the rest of the
+32 KiB medium is 0xFF. Both keys come from the chip unique key, so another chip's store fails like a corrupted one. How
+the real boot loader derives these two keys is not published; the derivation here is a model.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from __future__ import annotations
 from sevref.certs import Algo, Roots, SevCertificate, Usage, new_certificate, sign_certificate
 from sevref.certs.roots import simulated_key, simulated_roots
 from sevref.crypto import Point, SeededRandom, as_point
+from sevref.firmware.identity import chip_id, derive_cek
+from sevref.machine import Machine
 from sevref.status import InputError
 
 CHIP_ID_SIZE = 64  #: bytes of a chip's id as GET_ID gives it
@@ -38,6 +40,11 @@ class SimulatedAmd:
             raise InputError("chip id", f"{CHIP_ID_SIZE} bytes", f"{len(chip_id)} bytes")
         if self._chips.setdefault(chip_id, Point(*cek_point)) != cek_point:
             raise InputError(f"chip id {chip_id.hex()}", "the key recorded for it", "another key")
+
+    def enrol(self, machine: Machine) -> None:
+        """Record the chip of ``machine`` as the factory does, where its secret is known."""
+        secret = machine.fused_chip_key()
+        self.register(chip_id(secret), derive_cek(secret).public)
 
     def certify(self, chip_id: bytes, cek: Point | SevCertificate | None = None) -> SevCertificate:
         """A signed CEK certificate of the chip: API 0.14, usage CEK, algorithm ECDSA_SHA256, slot 1 by the

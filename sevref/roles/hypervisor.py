@@ -1,0 +1,167 @@
+"""The hypervisor: drives the firmware, holds no key, sees every buffer and every ciphertext.
+
+This one is honest; what a hostile one may try goes through the same calls. It places a guest as QEMU does: RAM from
+guest-physical address 0, the firmware image right below 4 GiB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sevref.certs import Chain, SevCertificate
+from sevref.driver import Exchange, Platform
+from sevref.machine import PAGE, VCpu
+from sevref.measurement import AttestationReport, MeasurementBlob
+from sevref.policy import Policy
+from sevref.roles.amd import SimulatedAmd
+from sevref.status import InputError, SevError, Status
+from sevref.transport import PacketHeader, Session
+
+FOUR_GIB = 1 << 32
+GUESTS_START = 0x100000
+
+
+def _pages(size: int) -> int:
+    return -(-size // PAGE) * PAGE
+
+
+class Hypervisor:
+    """A host with one platform. ``boot`` initialises it, ``launch`` starts guests."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+        self._next_page = GUESTS_START
+        self._used_asids: set[int] = set()
+
+    @property
+    def log(self) -> list[Exchange]:
+        """Every command given so far, as the platform's driver recorded it."""
+        return self.platform.log
+
+    def boot(self, es: bool = False) -> None:
+        """INIT, WBINVD on every core, DF_FLUSH: after this ASIDs are clean."""
+        self.platform.init(es)
+        self.flush()
+
+    def flush(self) -> None:
+        """WBINVD on every core, then DF_FLUSH: ASIDs of guests that ended can be used again."""
+        self.platform.machine.wbinvd()
+        self.platform.df_flush()
+
+    def certificates(self, amd: SimulatedAmd) -> Chain:
+        """The platform's chain, complete: what the firmware exports, with the CEK signed by AMD's service, and AMD's
+        own two certificates."""
+        exported = self.platform.pdh_cert_export()
+        cek = amd.certify(self.platform.get_id(), exported.cek)
+        return exported.replace(cek=cek, ask=amd.roots.ask, ark=amd.roots.ark)
+
+    def allocate(self, size: int) -> int:
+        """Host address of ``size`` bytes (rounded up to pages) that nobody uses. RESOURCE_LIMIT when DRAM is full."""
+        start, limit = self._next_page, self.platform.default_tmr
+        if start + _pages(size) > limit:
+            raise SevError(Status.RESOURCE_LIMIT, f"host memory: {size} bytes wanted, {limit - start} are left")
+        self._next_page += _pages(size)
+        return start
+
+    def pick_asid(self, es: bool) -> int:
+        """An ASID of the right half that this host does not use."""
+        machine = self.platform.machine
+        half = range(1, machine.min_sev_asid) if es else range(machine.min_sev_asid, machine.max_asid + 1)
+        free = next((asid for asid in half if asid not in self._used_asids), None)
+        if free is None:
+            raise SevError(Status.RESOURCE_LIMIT, f"no ASID is left for a guest {'with' if es else 'without'} SEV-ES")
+        self._used_asids.add(free)
+        return free
+
+    def release_asid(self, asid: int) -> None:
+        """The ASID may be picked again (after ``flush``)."""
+        self._used_asids.discard(asid)
+
+    def launch(
+        self,
+        image: bytes,
+        policy: int,
+        godh: SevCertificate | bytes | None = None,
+        session: Session | bytes | None = None,
+        *,
+        vmsas: Sequence[bytes] = (),
+        ram_size: int = 0x100000,
+    ) -> GuestVm:
+        """Start a launch: LAUNCH_START, ACTIVATE, LAUNCH_UPDATE_DATA of ``image``, LAUNCH_UPDATE_VMSA of each page.
+
+        ``image`` is guest firmware (a multiple of 4096 bytes), ``vmsas`` are register pages, ``ram_size`` is the
+        guest's RAM in bytes. ``SevError`` as the firmware answers."""
+        if len(image) % PAGE or not image:
+            raise InputError("guest firmware image", "a multiple of 4096 bytes, not empty", f"{len(image)} bytes")
+        platform, es = self.platform, Policy(policy).es
+        handle = platform.launch_start(policy, godh, session)
+        vm = GuestVm(self, handle, self.pick_asid(es), self.allocate(ram_size), _pages(ram_size), len(image))
+        platform.activate(handle, vm.asid)
+        platform.machine.dram.write(vm.image_paddr, image)
+        platform.launch_update_data(handle, vm.image_paddr, len(image))
+        for vmsa in vmsas:
+            paddr = self.allocate(PAGE)
+            platform.machine.dram.write(paddr, vmsa)
+            platform.launch_update_vmsa(handle, paddr)
+        return vm
+
+
+class GuestVm:
+    """A guest as its hypervisor knows it: a handle, an ASID, and where its memory lies in the host."""
+
+    def __init__(
+        self, host: Hypervisor, handle: int, asid: int, ram_paddr: int, ram_size: int, image_size: int
+    ) -> None:
+        self._host, self._platform = host, host.platform
+        self.handle, self.asid = handle, asid
+        self.ram_paddr, self.ram_size = ram_paddr, ram_size
+        self.image_paddr, self.image_size = host.allocate(image_size), image_size
+
+    @property
+    def image_gpa(self) -> int:
+        """Guest-physical address of the firmware image: it ends at 4 GiB."""
+        return FOUR_GIB - self.image_size
+
+    def paddr(self, gpa: int) -> int:
+        """System physical address of a guest-physical one. ``InputError`` outside RAM and image."""
+        if 0 <= gpa < self.ram_size:
+            return self.ram_paddr + gpa
+        if self.image_gpa <= gpa < FOUR_GIB:
+            return self.image_paddr + gpa - self.image_gpa
+        raise InputError("guest-physical address", f"RAM below 0x{self.ram_size:X} or the image", f"0x{gpa:X}")
+
+    def nested(self) -> dict[int, int]:
+        """The nested page table: guest page -> host page."""
+        table = {gpa: self.ram_paddr + gpa for gpa in range(0, self.ram_size, PAGE)}
+        table.update({self.image_gpa + i: self.image_paddr + i for i in range(0, self.image_size, PAGE)})
+        return table
+
+    def measure(self) -> MeasurementBlob:
+        """LAUNCH_MEASURE."""
+        return self._platform.launch_measure(self.handle)
+
+    def inject_secret(self, header: PacketHeader | bytes, payload: bytes, gpa: int) -> None:
+        """LAUNCH_SECRET to the guest-physical address ``gpa``."""
+        self._platform.launch_secret(self.handle, header, payload, self.paddr(gpa))
+
+    def finish(self) -> None:
+        """LAUNCH_FINISH: from now on a vCPU may run."""
+        self._platform.launch_finish(self.handle)
+
+    def attest(self, mnonce: bytes) -> AttestationReport:
+        """ATTESTATION."""
+        return self._platform.attestation(self.handle, mnonce)
+
+    def vcpu(self) -> VCpu:
+        """The running guest's own view. ``VmrunFailed`` before ``finish``."""
+        return self._platform.machine.vcpu(self.asid, nested=self.nested())
+
+    def seen_by_host(self, gpa: int, size: int) -> bytes:
+        """The raw bytes that the hypervisor finds where the guest has ``gpa``: ciphertext."""
+        return self._platform.machine.dram.read(self.paddr(gpa), size)
+
+    def stop(self) -> None:
+        """DEACTIVATE and DECOMMISSION."""
+        self._platform.deactivate(self.handle)
+        self._platform.decommission(self.handle)
+        self._host.release_asid(self.asid)

@@ -1,0 +1,42 @@
+"""The platform owner: holds an OCA key, signs the PEKs of its machines, and so makes them one domain."""
+
+from __future__ import annotations
+
+from sevref.certs import Algo, SevCertificate, Usage, new_certificate, sign_certificate
+from sevref.crypto import RandomSource, draw_private, random_source
+from sevref.status import InputError
+
+
+class PlatformOwner:
+    """An owner with one OCA key pair (P-384) and its self-signed certificate ``oca``.
+
+    Randomness comes from ``rng``, else from the stream ``name`` of ``seed``, else from the operating system. The
+    private key stays in here; signatures are deterministic (RFC 6979).
+    """
+
+    def __init__(
+        self, *, name: str = "platform owner", seed: bytes | None = None, rng: RandomSource | None = None
+    ) -> None:
+        self.name = name
+        self._key = draw_private(rng or random_source(seed, name), f"OCA key of {name}")
+        # Owners' tools write API 0.0 into an OCA; nobody checks it.
+        self.oca: SevCertificate = new_certificate(Usage.OCA, Algo.ECDSA_SHA256, self._key.public, (0, 0))
+        sign_certificate(self.oca, self._key, Usage.OCA, Algo.ECDSA_SHA256)
+
+    def __repr__(self) -> str:
+        return f"PlatformOwner({self.name!r})"
+
+    def sign_csr(self, csr: SevCertificate) -> SevCertificate:
+        """The PEK of a certificate signing request (PEK_CSR) with this owner's signature in slot 1, the body untouched.
+
+        ``InputError`` unless it is an unsigned PEK: version 1, usage PEK, algorithm ECDSA_SHA256, both slots empty."""
+        usage, algo = csr.pubkey_usage, csr.pubkey_algo
+        if csr.version != 1:
+            raise InputError("CSR: VERSION", 1, csr.version)
+        if (usage, algo) != (Usage.PEK, Algo.ECDSA_SHA256):
+            raise InputError("CSR: key usage and algorithm", "PEK (0x1002), 0x2", f"0x{usage:X}, 0x{algo:X}")
+        if not csr.unsigned:
+            raise InputError("CSR: signature slots", "both empty", "a signature")
+        signed = SevCertificate.parse(csr.pack())
+        sign_certificate(signed, self._key, Usage.OCA, Algo.ECDSA_SHA256)
+        return signed
