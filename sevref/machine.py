@@ -128,7 +128,7 @@ class Machine:
     ``generation`` names the product line; ``seed`` makes everything random reproducible (None: the operating
     system's randomness) and ``name`` labels this machine's streams; ``dram_size`` is in bytes, from address 0.
     ``chip_key`` is the 32-byte chip unique secret of the fuses; ``roots`` are the AMD roots whose hash is fused
-    (default: the simulated AMD with its published test keys). ASIDs 1..``min_sev_asid``-1 are for SEV-ES guests,
+    (default: the simulated AMD with its published test keys; ``root_hash`` overrides the fused hash alone). ASIDs 1..``min_sev_asid``-1 are for SEV-ES guests,
     the rest up to ``max_asid`` for plain SEV.
     """
 
@@ -149,6 +149,8 @@ class Machine:
         rng: RandomSource | None = None,
         engine: str | None = None,
         memory_encryption: bool = True,
+        activate_ex: bool = True,
+        root_hash: bytes | None = None,
     ) -> None:
         self.generation = generation_row(generation)
         self.name, self.seed = name, seed
@@ -159,7 +161,8 @@ class Machine:
             raise InputError("min_sev_asid", f"1 to {max_asid + 1} (max_asid + 1)", min_sev_asid)
         self.ccxs, self.cores_per_ccx = ccxs, cores_per_ccx
         self.max_asid, self.min_sev_asid = max_asid, min_sev_asid
-        self.memory_encryption = memory_encryption
+        self.memory_encryption, self.activate_ex = memory_encryption, activate_ex
+        self._root_hash = root_hash
         self.rng = rng or random_source(seed, name)
         self._hardware = random_source(seed, f"{name}, hardware")
         self._chip_key = self._hardware.draw(32, "chip unique key") if chip_key is None else chip_key
@@ -188,6 +191,11 @@ class Machine:
     def fused_chip_key(self) -> bytes:
         """The chip unique key (32 bytes). Only the AMD-SP can read these fuses."""
         return self._chip_key
+
+    @property
+    def root_hash(self) -> bytes:
+        """Hash of the only ARK that this chip accepts, in its fuses."""
+        return self.amd.root_hash if self._root_hash is None else self._root_hash
 
     # -- power
 

@@ -1,7 +1,9 @@
 """The AMD-SP: dispatcher, platform, guests, one function per command."""
 
 from sevref.firmware import activation as activation
+from sevref.firmware import debug as debug
 from sevref.firmware import launch as launch
+from sevref.firmware import migrate as migrate
 from sevref.firmware import platform as platform
 from sevref.firmware.commands import BODIES, BY_NAME, COMMANDS, Access, Command, NotBuiltError
 from sevref.firmware.processor import SecureProcessor

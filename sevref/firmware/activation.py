@@ -10,6 +10,8 @@ from sevref.firmware.processor import SecureProcessor, require
 from sevref.firmware.state import GuestState, PlatformState
 from sevref.status import Status
 
+MAX_IDS = 1024
+
 
 @command(0x20)
 def decommission(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
@@ -44,6 +46,35 @@ def require_clean_and_fitting(sp: SecureProcessor, guest: Guest, asid: int) -> N
     require(Use.DIRTY not in states, Status.DFFLUSH_REQUIRED, f"ASID {asid} needs WBINVD and DF_FLUSH before reuse")
     require(states == {Use.CLEAN}, Status.ASID_OWNED, f"ASID {asid} is not clean on every CCX")
     sp.asids.require_half(asid, guest.es)  # INVALID_ASID
+
+
+@command(0x25)
+def activate_ex(sp: SecureProcessor, buf: b.ActivateExBuffer) -> None:
+    sp.require_platform_state()
+    require(buf.length == buf.SIZE, Status.INVALID_PARAM, f"LENGTH must be {buf.SIZE}, found {buf.length}")
+    guest = sp.guest(buf.handle)
+    asid = buf.asid
+    sp.asids.require_in_range(asid)
+    require(sp.machine.activate_ex, Status.UNSUPPORTED, "this platform does not map APIC ids to core complexes")
+    count = buf.numids
+    require(1 <= count <= MAX_IDS, Status.INVALID_PARAM, f"NUMIDS must be 1 to {MAX_IDS}, found {count}")
+    data = sp.read(buf.ids_paddr, 4 * count, "IDS_PADDR")
+    ids = [int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4)]
+    for apic_id in ids:
+        require(apic_id < 512, Status.INVALID_PARAM, f"APIC id {apic_id} must be below 512")
+        require(apic_id < len(sp.machine.wbinvd_done), Status.INVALID_CONFIG, f"no core has the APIC id {apic_id}")
+    ccxs = frozenset(sp.machine.ccx_of(apic_id) for apic_id in ids)
+    sp.require_guest_state(guest)
+    if guest.asid == 0:
+        require_clean_and_fitting(sp, guest, asid)
+        sp.machine.umc.install(asid, guest.vek)
+    else:
+        bound = guest.asid
+        require(bound == asid, Status.ACTIVE, f"guest {guest.handle} is already bound to ASID {bound}")
+        sp.asids.require_half(asid, guest.es)
+        dirty = any(sp.asids.use[ccx][asid] is Use.DIRTY for ccx in ccxs)
+        require(not dirty, Status.DFFLUSH_REQUIRED, f"ASID {asid} needs WBINVD and DF_FLUSH before reuse")
+    sp.asids.bind(guest, asid, ccxs)
 
 
 @command(0x22)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sevref.certs import SevCertificate, Usage, add_signature, validate
 from sevref.firmware import buffers as b
 from sevref.firmware.commands import command
 from sevref.firmware.guest import VmsaPool
-from sevref.firmware.identity import chip_id, without_signatures
-from sevref.firmware.processor import SecureProcessor, require
+from sevref.firmware.identity import Identity, chip_id, without_signatures
+from sevref.firmware.processor import HostBuffer, SecureProcessor, require
+from sevref.firmware.profile import ApiVersion
 from sevref.firmware.state import PlatformState
+from sevref.firmware.store import MEDIUM_SIZE, Store
+from sevref.layout import Layout, raw, u8
 from sevref.machine import NONE
 from sevref.status import SevError, Status
 
@@ -16,23 +21,57 @@ CERT_LEN = 2084
 CHAIN_LEN = 3 * CERT_LEN
 ID_LEN = 64
 TMR_SIZE = 0x100000
+MAX_IMAGE = 0x20000
 
 
 @command(0x01)
 def init(sp: SecureProcessor, buf: b.InitBuffer) -> None:
+    require_initialisable(sp, buf.options, buf.reserved_04)
+    initialise(sp, buf.options, lambda: reserve_tmr(sp, buf.tmr_paddr, buf.tmr_length))
+
+
+@command(0x0D)
+def init_ex(sp: SecureProcessor, buf: b.InitExBuffer) -> None:
+    require_initialisable(sp, buf.options, buf.reserved_14)
+    require(buf.length == buf.SIZE, Status.INVALID_LENGTH, f"LENGTH must be {buf.SIZE}, found {buf.length}")
+    nv = buf.nv_paddr
+    if nv:
+        require(nv % 4096 == 0, Status.INVALID_ADDRESS, f"NV_PADDR 0x{nv:X} must be aligned to 4096")
+        sp.check(nv, buf.nv_length, "NV_PADDR", copies=False)
+        found = buf.nv_length
+        require(found == MEDIUM_SIZE, Status.INVALID_LENGTH, f"NV_LENGTH must be {MEDIUM_SIZE}, found {found}")
+        sp.store = Store(HostBuffer(sp, nv), sp.machine.fused_chip_key())
+
+    def reserve() -> None:
+        if nv:
+            sp.check(buf.tmr_paddr, buf.tmr_length, "TMR_PADDR", copies=False)
+            start, own = sp.plain(buf.tmr_paddr), sp.plain(nv)
+            apart = start + TMR_SIZE <= own or own + MEDIUM_SIZE <= start
+            require(apart, Status.INVALID_ADDRESS, f"the TMR at 0x{start:X} overlaps the NV buffer at 0x{own:X}")
+        reserve_tmr(sp, buf.tmr_paddr, buf.tmr_length)
+
+    initialise(sp, buf.options, reserve)
+
+
+def require_initialisable(sp: SecureProcessor, options: int, reserved: bytes) -> None:
+    """First checks of INIT and INIT_EX."""
     sp.require_platform_state()
     require(sp.machine.memory_encryption, Status.HWERROR_PLATFORM, "memory encryption (SMEE, UMC) is not enabled")
-    require(buf.options & ~1 == 0, Status.INVALID_CONFIG, f"OPTIONS bits 31:1 must be 0, found 0x{buf.options:X}")
-    require(not any(buf.reserved_04), Status.INVALID_CONFIG, "reserved bytes 0x04-0x07 must be 0")
+    require(options & ~1 == 0, Status.INVALID_CONFIG, f"OPTIONS bits 31:1 must be 0, found 0x{options:X}")
+    require(not any(reserved), Status.INVALID_CONFIG, "reserved bytes must be 0")
+
+
+def initialise(sp: SecureProcessor, options: int, reserve: Callable[[], None]) -> None:
+    """What INIT and INIT_EX share: identity, ASIDs, then the TMR (``reserve``) if OPTIONS ask for SEV-ES."""
     try:
         load_identity(sp)
         sp.asids.reset()
-        if buf.options & 1:
-            reserve_tmr(sp, buf.tmr_paddr, buf.tmr_length)
+        if options & 1:
+            reserve()
     except SevError:
         sp.clear()  # the store keeps an identity made on the way, and the ASIDs stay dirty
         raise
-    sp.es = bool(buf.options & 1)
+    sp.es = bool(options & 1)
     sp.state = PlatformState.INIT
 
 
@@ -48,7 +87,7 @@ def load_identity(sp: SecureProcessor) -> None:
 
 def reserve_tmr(sp: SecureProcessor, paddr: int, length: int) -> None:
     """Take the trusted memory region: host accesses by the firmware are refused from now on."""
-    base = paddr & ~sp.machine.map.c_mask
+    base = sp.plain(paddr)
     require(base % TMR_SIZE == 0, Status.INVALID_ADDRESS, f"TMR_PADDR 0x{paddr:X} must be aligned to 1 MiB")
     require(length == TMR_SIZE, Status.INVALID_LENGTH, f"TMR_LENGTH must be 0x100000, found 0x{length:X}")
     sp.check(paddr, length, "TMR_PADDR", copies=False)
@@ -65,6 +104,12 @@ def shutdown(sp: SecureProcessor, _: None) -> None:
     sp.clear()
 
 
+@command(0x03)
+def platform_reset(sp: SecureProcessor, _: None) -> None:
+    sp.require_platform_state()
+    sp.store.erase()  # in UNINIT that is the flash; a host's NV buffer is the host's to fill with FF
+
+
 @command(0x04)
 def platform_status(sp: SecureProcessor, buf: b.PlatformStatusBuffer) -> None:
     sp.require_platform_state()
@@ -73,6 +118,18 @@ def platform_status(sp: SecureProcessor, buf: b.PlatformStatusBuffer) -> None:
     buf.owner = int(sp.identity is not None and sp.identity.external)
     buf.config = int(sp.es)
     buf.guest_count = len(sp.guests)
+
+
+@command(0x05)
+def pek_gen(sp: SecureProcessor, _: None) -> None:
+    sp.require_platform_state()
+    replace_identity(sp, sp.issuer.fresh(sp.require_cek()))
+
+
+def replace_identity(sp: SecureProcessor, identity: Identity) -> None:
+    """Persist a new identity, then use it: until it is stored the old one stays in force."""
+    sp.store.save(identity, sp.machine.rng)
+    sp.identity = identity
 
 
 @command(0x06)
@@ -106,9 +163,7 @@ def pek_cert_import(sp: SecureProcessor, buf: b.PekCertImportBuffer) -> None:
     if endorsement is None:
         raise SevError(Status.INVALID_CERTIFICATE, "the current PEK holds no CEK signature to carry over")
     add_signature(pek, endorsement)  # INVALID_CERTIFICATE: no free slot for the CEK's signature
-    owned = sp.issuer.with_new_pdh(current.owned_by(oca, pek))
-    sp.store.save(owned, sp.machine.rng)
-    sp.identity = owned
+    replace_identity(sp, sp.issuer.with_new_pdh(current.owned_by(oca, pek)))
 
 
 @command(0x08)
@@ -127,6 +182,12 @@ def pdh_cert_export(sp: SecureProcessor, buf: b.PdhCertExportBuffer) -> None:
     buf.pdh_cert_len, buf.certs_len = CERT_LEN, CHAIN_LEN
 
 
+@command(0x09)
+def pdh_gen(sp: SecureProcessor, _: None) -> None:
+    sp.require_platform_state()
+    replace_identity(sp, sp.issuer.with_new_pdh(sp.require_identity()))
+
+
 @command(0x0A)
 def df_flush(sp: SecureProcessor, _: None) -> None:
     if not sp.profile.df_flush_in_uninit:
@@ -135,6 +196,31 @@ def df_flush(sp: SecureProcessor, _: None) -> None:
     require(complete, Status.WBINVD_REQUIRED, "not every core has executed WBINVD")
     if sp.tmr is not None and sp.pool is None:
         sp.pool = VmsaPool(sp.tmr[0])
+
+
+class FirmwareHeader(Layout, size=0x100):
+    """Head of a firmware image as far as sevref reads it: a synthetic image needs nothing else to be accepted."""
+
+    reserved_00 = raw(0x00, 0x4C, "not read")
+    svn = u8(0x4C, "security version")
+    reserved_4d = raw(0x4D, 0x60 - 0x4D, "not read")
+    build = u8(0x60, "build")
+    api_minor = u8(0x61, "API version, minor")
+    api_major = u8(0x62, "API version, major")
+    reserved_63 = raw(0x63, 0x100 - 0x63, "not read")
+
+
+@command(0x0B)
+def download_firmware(sp: SecureProcessor, buf: b.DownloadFirmwareBuffer) -> None:
+    sp.require_platform_state()
+    require(buf.fw_paddr % 32 == 0, Status.INVALID_ADDRESS, f"FW_PADDR 0x{buf.fw_paddr:X} must be 32-byte aligned")
+    header = FirmwareHeader.parse(sp.read(buf.fw_paddr, FirmwareHeader.SIZE, "FW_PADDR"))
+    ok = FirmwareHeader.SIZE <= buf.fw_len <= MAX_IMAGE
+    require(ok, Status.INVALID_LENGTH, f"FW_LEN must be {FirmwareHeader.SIZE} to {MAX_IMAGE}, found {buf.fw_len}")
+    image = sp.read(buf.fw_paddr, buf.fw_len, "FW_PADDR")
+    verified = sp.image_verifier is None or sp.image_verifier(image)
+    require(verified, Status.BAD_SIGNATURE, "the firmware image's signature does not verify")
+    sp.version = ApiVersion(header.api_major, header.api_minor, header.build)
 
 
 @command(0x0C)
@@ -148,3 +234,19 @@ def get_id(sp: SecureProcessor, buf: b.GetIdBuffer) -> None:
 @command(0x0E)
 def nop(sp: SecureProcessor, _: None) -> None:
     sp.require_platform_state()
+
+
+@command(0x0F)
+def ring_buffer(sp: SecureProcessor, buf: b.RingBufferBuffer) -> None:
+    sp.require_platform_state()
+    require(buf.low_size == 1, Status.INVALID_PARAM, f"low-priority queue size must be 1 page, found {buf.low_size}")
+    require(buf.high_size <= 1, Status.INVALID_PARAM, f"high-priority queue size must be 0 or 1, found {buf.high_size}")
+    pages = [("low-priority command", buf.low_command_paddr), ("low-priority status", buf.low_status_paddr)]
+    if buf.high_size:
+        pages += [("high-priority command", buf.high_command_paddr), ("high-priority status", buf.high_status_paddr)]
+    for name, paddr in pages:
+        require(paddr % 4096 == 0, Status.INVALID_ADDRESS, f"{name} queue 0x{paddr:X} must be aligned to 4096")
+    for name, paddr in pages:
+        sp.check(paddr, 4096, f"{name} queue", copies=False)
+    # The queues themselves are not built: the parameters are checked as the firmware checks them, then it ends here.
+    raise SevError(Status.UNSUPPORTED, "sevref does not enter ring-buffer mode")

@@ -5,6 +5,8 @@ The firmware does no I/O beyond its machine's DRAM, flash and random source, and
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sevref.crypto import PrivateKey
 from sevref.firmware.address import check_range
 from sevref.firmware.asids import AsidTable
@@ -13,7 +15,7 @@ from sevref.firmware.guest import MAX_GUESTS, Guest, VmsaPool
 from sevref.firmware.identity import Identity, Issuer, derive_cek
 from sevref.firmware.profile import SPEC_0_24, ApiVersion, Profile
 from sevref.firmware.state import PlatformState
-from sevref.firmware.store import Flash, Store
+from sevref.firmware.store import MEDIUM_SIZE, Flash, Store
 from sevref.machine import HOST, NONE, Machine
 from sevref.status import SevError, Status
 
@@ -34,7 +36,9 @@ class SecureProcessor:
     def __init__(self, machine: Machine, profile: Profile = SPEC_0_24, version: ApiVersion | None = None) -> None:
         self.machine, self.profile = machine, profile
         self.version = version or profile.api_version
-        self.store = Store(Flash(machine.flash), machine.fused_chip_key())
+        self._boot_version = self.version
+        #: verifies images for DOWNLOAD_FIRMWARE (None: every image of the right size is accepted)
+        self.image_verifier: Callable[[bytes], bool] | None = None
         self.refusal: SevError | None = None
         self._row: Command = COMMANDS[0x0E]
         self.power_up()
@@ -49,11 +53,13 @@ class SecureProcessor:
     def power_up(self) -> None:
         """Everything volatile as after a reset."""
         self.asids = AsidTable(self.machine)
+        self.version = self._boot_version
         self.clear()
 
     def clear(self) -> None:
         """Wipe the volatile platform context: back to UNINIT, guests and identity gone. Flush bookkeeping stays."""
         self.state = PlatformState.UNINIT
+        self.store = Store(Flash(self.machine.flash), self.machine.fused_chip_key())
         self.es = False
         self.identity: Identity | None = None
         self.cek: PrivateKey | None = None
@@ -165,7 +171,8 @@ class SecureProcessor:
     def _key_id(self, address: int) -> int:
         return HOST if address & self.machine.map.c_mask else NONE
 
-    def _plain(self, address: int) -> int:
+    def plain(self, address: int) -> int:
+        """The address without its C-bit."""
         return address & ~self.machine.map.c_mask
 
     def check(self, address: int, size: int, what: str, *, copies: bool = True) -> None:
@@ -175,21 +182,39 @@ class SecureProcessor:
     def read(self, address: int, size: int, what: str) -> bytes:
         """Check, then read from host memory (through the host key if the C-bit is set)."""
         self.check(address, size, what)
-        return self.machine.umc.read(self._key_id(address), self._plain(address), size)
+        return self.machine.umc.read(self._key_id(address), self.plain(address), size)
 
     def write(self, address: int, data: bytes, what: str) -> None:
         """Check, then write to host memory."""
         self.check(address, len(data), what)
-        self.machine.umc.write(self._key_id(address), self._plain(address), data)
+        self.machine.umc.write(self._key_id(address), self.plain(address), data)
 
     def guest_read(self, guest: Guest, address: int, size: int) -> bytes:
         """Read guest memory with the guest's key; the C-bit of the address is ignored. The range was checked."""
-        return self.machine.umc.read(guest.asid, self._plain(address), size)
+        return self.machine.umc.read(guest.asid, self.plain(address), size)
 
     def guest_write(self, guest: Guest, address: int, data: bytes) -> None:
         """Write guest memory with the guest's key. The range was checked."""
-        self.machine.umc.write(guest.asid, self._plain(address), data)
+        self.machine.umc.write(guest.asid, self.plain(address), data)
 
     def host_key_id(self, address: int) -> int:
         """Key id that a host access at ``address`` uses."""
         return self._key_id(address)
+
+
+class HostBuffer:
+    """The 32 KiB of host memory that INIT_EX names as persistent store; every write fills all of it."""
+
+    def __init__(self, sp: SecureProcessor, paddr: int) -> None:
+        self._sp, self._paddr = sp, paddr
+
+    def read(self) -> bytes:
+        sp = self._sp
+        return sp.machine.umc.read(sp.host_key_id(self._paddr), sp.plain(self._paddr), MEDIUM_SIZE)
+
+    def write(self, record: bytes) -> None:
+        sp, data = self._sp, record.ljust(MEDIUM_SIZE, b"\xff")
+        sp.machine.umc.write(sp.host_key_id(self._paddr), sp.plain(self._paddr), data)
+
+    def erase(self) -> None:
+        self.write(b"")

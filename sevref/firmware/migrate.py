@@ -1,0 +1,261 @@
+"""Sending and receiving a guest: migration and snapshots (SEV API 55766, "Migration").
+
+What travels is a session (TEK and TIK wrapped for the receiver's PDH) and packets; the memory key never does.
+"""
+
+from __future__ import annotations
+
+from sevref.certs import Roots, SevCertificate, Usage, check_peer, read_amd_chain, validate, validate_amd
+from sevref.crypto import ecdh
+from sevref.firmware import buffers as b
+from sevref.firmware.commands import command
+from sevref.firmware.guest import Guest, vmsa_checksum
+from sevref.firmware.launch import CERT_LEN, HEADER_LEN, SESSION_LEN, VMSA_LEN, new_guest, store_vmsa
+from sevref.firmware.platform import CHAIN_LEN
+from sevref.firmware.processor import SecureProcessor, require
+from sevref.firmware.state import GuestState
+from sevref.machine import NONE
+from sevref.policy import Policy
+from sevref.status import SevError, Status
+from sevref.transport import Context, PacketHeader, Session, make_packet, master_secret, open_packet, require_uncompressed
+
+AMD_LENGTHS = (1664, 2176, 2688, 3200)
+
+
+@command(0x40)
+def send_start(sp: SecureProcessor, buf: b.SendStartBuffer) -> None:
+    sp.require_platform_state()
+    guest = sp.guest(buf.handle)
+    found, buf.session_len = buf.session_len, SESSION_LEN
+    require(found == SESSION_LEN, Status.INVALID_LENGTH, f"SESSION_LEN must be {SESSION_LEN}, found {found}")
+    sp.require_guest_state(guest)
+    policy = guest.policy
+    require(not policy.nosend, Status.POLICY_FAILURE, "the guest's policy forbids sending (NOSEND)")
+    chain = Receiver(sp, buf)
+    if policy.sev:
+        chain.require_sev_platform()
+        api = chain.pek.api_major, chain.pek.api_minor
+        rule = f"the receiver's PEK says API {api[0]}.{api[1]}, the policy wants {policy.api[0]}.{policy.api[1]}"
+        require(policy.allows_api(*api), Status.POLICY_FAILURE, rule)
+    if policy.domain:
+        chain.require_same_domain()
+    pdh = chain.pdh
+    check_peer(pdh)
+    if not sp.profile.send_start_draws_before_address_check:
+        sp.check(buf.session_paddr, SESSION_LEN, "SESSION_PADDR")
+    tek, tik, nonce = (sp.machine.rng.draw(16, what) for what in ("TEK", "TIK", "NONCE"))
+    ms = master_secret(ecdh(sp.require_identity().pdh_key, pdh), nonce)
+    wrap_iv = sp.machine.rng.draw(16, "WRAP_IV")
+    session = Session.wrap(ms, policy, tek=tek, tik=tik, nonce=nonce, wrap_iv=wrap_iv)
+    sp.write(buf.session_paddr, session.pack(), "SESSION_PADDR")
+    guest.tek, guest.tik, guest.ms, guest.nonce = tek, tik, ms, nonce
+    guest.measure = bytes(32)
+    guest.state = GuestState.SUPDATE
+    buf.policy = policy
+
+
+class Receiver:
+    """The receiver's certificates as SEND_START reads them: each buffer once, in the order in which it is needed."""
+
+    def __init__(self, sp: SecureProcessor, buf: b.SendStartBuffer) -> None:
+        self._sp, self._buf = sp, buf
+        self._pdh: SevCertificate | None = None
+        self._platform: list[SevCertificate] = []
+
+    def _require_lengths(self) -> None:
+        found = self._buf.plat_certs_len
+        require(found == CHAIN_LEN, Status.INVALID_LENGTH, f"PLAT_CERTS_LEN must be {CHAIN_LEN}, found {found}")
+        self._require_pdh_length()
+
+    def _require_pdh_length(self) -> None:
+        found = self._buf.pdh_cert_len
+        require(found == CERT_LEN, Status.INVALID_LENGTH, f"PDH_CERT_LEN must be {CERT_LEN}, found {found}")
+
+    def _read_pdh(self) -> SevCertificate:
+        self._pdh = SevCertificate.parse(self._sp.read(self._buf.pdh_cert_paddr, CERT_LEN, "PDH_CERT_PADDR"))
+        return self._pdh
+
+    def _read_platform(self) -> None:
+        data = self._sp.read(self._buf.plat_certs_paddr, CHAIN_LEN, "PLAT_CERTS_PADDR")
+        self._platform = [SevCertificate.parse(data[i : i + CERT_LEN]) for i in range(0, CHAIN_LEN, CERT_LEN)]
+        self._read_pdh()
+
+    @property
+    def pek(self) -> SevCertificate:
+        return self._platform[0]
+
+    @property
+    def pdh(self) -> SevCertificate:
+        """The receiver's PDH; without SEV and DOMAIN it is all that is looked at."""
+        if self._pdh is not None:
+            return self._pdh
+        self._require_pdh_length()
+        return self._read_pdh()
+
+    def require_sev_platform(self) -> None:
+        """POLICY.SEV: ARK, ASK, CEK, PEK and PDH, each signed by the one before; the ARK is the fused one."""
+        sp, amd_len = self._sp, self._buf.amd_certs_len
+        self._require_lengths()
+        require(amd_len in AMD_LENGTHS, Status.INVALID_LENGTH, f"AMD_CERTS_LEN must be one of {AMD_LENGTHS}, found {amd_len}")
+        self._read_platform()
+        ask, ark = read_amd_chain(sp.read(self._buf.amd_certs_paddr, amd_len, "AMD_CERTS_PADDR"))
+        generation = sp.machine.generation
+        fused = Roots("custom", generation, ark, ask, sp.machine.root_hash)
+        validate_amd(ark, ark, Usage.ARK, generation, root=fused)
+        validate_amd(ask, ark, Usage.ASK, generation)
+        pek, _, cek = self._platform
+        validate(cek, ask.signing_key(generation))
+        validate(pek, cek.signing_key())
+        validate(self.pdh, pek.signing_key())
+
+    def require_same_domain(self) -> None:
+        """POLICY.DOMAIN: OCA, PEK and PDH, and the OCA is this platform's own, byte for byte."""
+        if not self._platform:
+            self._require_lengths()
+            self._read_platform()
+        pek, oca, _ = self._platform
+        validate(oca, oca.signing_key())
+        validate(pek, oca.signing_key())
+        validate(self.pdh, pek.signing_key())
+        own = self._sp.require_identity().oca
+        require(oca.pack() == own.pack(), Status.POLICY_FAILURE, "the receiver's OCA is not this platform's (DOMAIN)")
+
+
+@command(0x41)
+def send_update_data(sp: SecureProcessor, buf: b.PacketBuffer) -> None:
+    send_update(sp, buf, vmsa=False)
+
+
+@command(0x42)
+def send_update_vmsa(sp: SecureProcessor, buf: b.PacketBuffer) -> None:
+    send_update(sp, buf, vmsa=True)
+
+
+def send_update(sp: SecureProcessor, buf: b.PacketBuffer, *, vmsa: bool) -> None:
+    """Encrypt guest memory for the channel: the one body of SEND_UPDATE_DATA and SEND_UPDATE_VMSA."""
+    sp.require_platform_state()
+    room = buf.hdr_len
+    if room < HEADER_LEN:
+        buf.hdr_len = HEADER_LEN
+        raise SevError(Status.INVALID_LENGTH, f"HDR_LEN must be at least {HEADER_LEN}, found {room}")
+    guest = sp.guest(buf.handle)
+    sp.require_guest_state(guest)
+    require(guest.es or not vmsa, Status.UNSUPPORTED, "the guest's policy has no ES, so it has no VMSA")
+    sp.require_bound(guest)
+    require_packet_length(sp, buf.guest_len)
+    length, trans = buf.guest_len, buf.trans_len
+    require(trans >= length, Status.INVALID_LENGTH, f"TRANS_LEN must be at least GUEST_LEN {length}, found {trans}")
+    require(buf.guest_paddr % 16 == 0, Status.INVALID_ADDRESS, f"GUEST_PADDR 0x{buf.guest_paddr:X} must be 16-byte aligned")
+    sp.check(buf.guest_paddr, length, "GUEST_PADDR")
+    plain = sp.guest_read(guest, buf.guest_paddr, length)
+    if vmsa:
+        ok = length >= VMSA_LEN and is_vmsa(sp, guest, plain)
+        require(ok, Status.INVALID_PARAM, "the range does not start with a VMSA of this guest")
+    if not sp.profile.send_update_partial_output:
+        sp.check(buf.trans_paddr, length, "TRANS_PADDR")
+        sp.check(buf.hdr_paddr, HEADER_LEN, "HDR_PADDR")
+    iv = sp.machine.rng.draw(16, "packet IV")
+    header, data = make_packet(guest.tek, guest.tik, packet_context(sp, vmsa), plain, iv=iv)
+    sp.write(buf.trans_paddr, data, "TRANS_PADDR")
+    sp.write(buf.hdr_paddr, header.pack(), "HDR_PADDR")
+    buf.hdr_len = HEADER_LEN
+
+
+def require_packet_length(sp: SecureProcessor, length: int) -> None:
+    """INVALID_LENGTH unless the payload is a multiple of 16 from 16 to the profile's limit."""
+    limit = sp.profile.packet_max_len
+    ok = 0 < length <= limit and length % 16 == 0
+    require(ok, Status.INVALID_LENGTH, f"GUEST_LEN must be a multiple of 16 from 16 to {limit}, found {length}")
+
+
+def packet_context(sp: SecureProcessor, vmsa: bool) -> int:
+    """First byte of the packet's MAC input."""
+    return sp.profile.vmsa_packet_context if vmsa else Context.DATA
+
+
+def is_vmsa(sp: SecureProcessor, guest: Guest, page: bytes) -> bool:
+    """Whether a page names a checksum slot of this guest at 0x388 and its checksum is the one in there."""
+    slot = int.from_bytes(page[0x388:0x390], "little")
+    return slot in guest.vmsa_slots and sp.machine.umc.read(NONE, slot, 8) == vmsa_checksum(page)
+
+
+@command(0x43)
+def send_finish(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
+    sp.require_platform_state()
+    guest = sp.guest(buf.handle)
+    sp.require_guest_state(guest)
+    guest.close_channel()
+    guest.state = GuestState.SENT
+
+
+@command(0x44)
+def send_cancel(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
+    sp.require_platform_state()
+    guest = sp.guest(buf.handle)
+    sp.require_guest_state(guest)
+    guest.close_channel()
+    guest.state = GuestState.RUNNING
+
+
+@command(0x50)
+def receive_start(sp: SecureProcessor, buf: b.ReceiveStartBuffer) -> None:
+    sp.require_platform_state()
+    found = buf.session_len
+    require(found == SESSION_LEN, Status.INVALID_LENGTH, f"SESSION_LEN must be {SESSION_LEN}, found {found}")
+    session = Session.parse(sp.read(buf.session_paddr, SESSION_LEN, "SESSION_PADDR"))
+    found = buf.pdh_cert_len
+    require(found == CERT_LEN, Status.INVALID_LENGTH, f"PDH_CERT_LEN must be {CERT_LEN}, found {found}")
+    sender = SevCertificate.parse(sp.read(buf.pdh_cert_paddr, CERT_LEN, "PDH_CERT_PADDR"))
+    policy = Policy(buf.policy)
+    channel = session.open(sp.require_identity().pdh_key, sender, policy, api=sp.version.api)
+    guest = new_guest(sp, buf.handle, policy)
+    guest.tek, guest.tik, guest.ms, guest.nonce = channel.tek, channel.tik, channel.ms, channel.nonce
+    guest.state = GuestState.RUPDATE
+    buf.handle = guest.handle
+
+
+@command(0x51)
+def receive_update_data(sp: SecureProcessor, buf: b.PacketBuffer) -> None:
+    receive_update(sp, buf, vmsa=False)
+
+
+@command(0x52)
+def receive_update_vmsa(sp: SecureProcessor, buf: b.PacketBuffer) -> None:
+    receive_update(sp, buf, vmsa=True)
+
+
+def receive_update(sp: SecureProcessor, buf: b.PacketBuffer, *, vmsa: bool) -> None:
+    """Open a packet and write it to guest memory: the one body of RECEIVE_UPDATE_DATA and RECEIVE_UPDATE_VMSA."""
+    sp.require_platform_state()
+    guest = sp.guest(buf.handle)
+    sp.require_guest_state(guest)
+    require(guest.es or not vmsa, Status.UNSUPPORTED, "the guest's policy has no ES, so it has no VMSA")
+    sp.require_bound(guest)
+    require_packet_length(sp, buf.guest_len)
+    length = buf.guest_len
+    require(length == buf.trans_len, Status.INVALID_LENGTH, f"TRANS_LEN must equal GUEST_LEN {length}, found {buf.trans_len}")
+    require(buf.hdr_len >= HEADER_LEN, Status.INVALID_LENGTH, f"HDR_LEN must be at least {HEADER_LEN}, found {buf.hdr_len}")
+    require(buf.guest_paddr % 16 == 0, Status.INVALID_ADDRESS, f"GUEST_PADDR 0x{buf.guest_paddr:X} must be 16-byte aligned")
+    header = PacketHeader.parse(sp.read(buf.hdr_paddr, HEADER_LEN, "HDR_PADDR"))
+    require_uncompressed(header)
+    sp.check(buf.guest_paddr, length, "GUEST_PADDR")
+    data = sp.read(buf.trans_paddr, length, "TRANS_PADDR")
+    plain = open_packet(guest.tek, guest.tik, packet_context(sp, vmsa), header, data)  # BAD_MEASUREMENT
+    if vmsa:
+        require(length >= VMSA_LEN, Status.INVALID_LENGTH, f"a VMSA packet holds at least {VMSA_LEN} bytes, found {length}")
+        pool = sp.pool
+        if pool is None or not pool.available:
+            raise SevError(Status.RESOURCE_LIMIT, "no free VMSA checksum slot")
+        store_vmsa(sp, guest, buf.guest_paddr, plain, pool.take())
+    else:
+        sp.guest_write(guest, buf.guest_paddr, plain)
+
+
+@command(0x53)
+def receive_finish(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
+    sp.require_platform_state()
+    guest = sp.guest(buf.handle)
+    sp.require_guest_state(guest)
+    sp.asids.make_runnable(guest)
+    guest.close_channel()
+    guest.state = GuestState.RUNNING
