@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from sevref.driver import Exchange
 from sevref.show.bytemap import ByteMap, byte_map
 from sevref.show.chain import ChainPicture, chain_picture
 from sevref.show.html import Html, Showable, Stack, answer
-from sevref.show.sequence import Exchange, sequence
+from sevref.show.sequence import SequenceDiagram, sequence
+from sevref.show.states import StateDiagram, state_diagram
 from sevref.show.table import Table, checks_table, layout_table, status_table, table
 
 __all__ = [
@@ -19,8 +21,10 @@ __all__ = [
     "ChainPicture",
     "Exchange",
     "Html",
+    "SequenceDiagram",
     "Showable",
     "Stack",
+    "StateDiagram",
     "Table",
     "answer",
     "byte_map",
@@ -29,6 +33,7 @@ __all__ = [
     "digest_of",
     "layout_table",
     "sequence",
+    "state_diagram",
     "status_table",
     "table",
 ]

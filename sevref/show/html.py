@@ -142,7 +142,7 @@ def verdict(ok: bool | None, words: str, title: str = "") -> str:
     return element(
         "span",
         f"{symbol(ok)} {escape(words)}",
-        style + ";border-radius:2px;display:inline-block",
+        style + ";border-radius:2px;display:inline-block;white-space:nowrap",
         **({"title": title} if title else {}),
     )
 

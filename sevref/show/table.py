@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _CELL = f"text-align:left;vertical-align:top;padding:3px 14px 3px 0;border:0;border-bottom:1px solid {RULE}"
 _HEAD = "text-align:left;vertical-align:bottom;padding:3px 14px 3px 0;border:0;border-bottom:1px solid"
+#: columns of text that the last column may take
+_LAST = 80
 #: cells beyond this weight are left out and counted
 _WEIGHT = 150_000
 
@@ -51,7 +54,12 @@ class Table(Showable):
         return pandas.DataFrame(self.rows, columns=self.columns)
 
     def text(self) -> str:
-        lines = [self.columns, *([cell_text(row.get(name)) for name in self.columns] for row in self.rows)]
+        lines = [self.columns]
+        for row in self.rows:
+            *cells, last = [cell_text(row.get(name)) for name in self.columns]
+            # the last column, usually the longest, runs over several lines
+            first, *rest = textwrap.wrap(last, _LAST, break_long_words=False) or [""]
+            lines += [[*cells, first], *([""] * len(cells) + [more] for more in rest)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         lines.insert(1, ["-" * width for width in widths])
         body = (
