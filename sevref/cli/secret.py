@@ -58,6 +58,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run_build(args: argparse.Namespace) -> int:
     """Write header and payload."""
+    if args.header == args.payload:
+        raise InputError("output files", "different names", args.header)
     blob = read_blob(args.launch_measure_blob, "--launch-measure-blob")
     keys = read_keys(args, need_tek=True)
     entries = [_entry(text) for text in args.secret]

@@ -8,8 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from sevref.certs import SevCertificate, Usage, load_chain, load_roots
+from sevref.certs import Usage, load_chain
 from sevref.cli import common
+from sevref.cli.chain import find_roots, roots_option
 from sevref.crypto import random_source
 from sevref.policy import Policy
 from sevref.roles.guest_owner import GuestOwner
@@ -40,9 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--insecure", action="store_true", help="do not verify: the keys may go to an impostor's platform"
     )
-    create.add_argument(
-        "--roots", default="amd", metavar="amd|FILE", help="whom to trust: AMD, or the ARK and ASK in a file"
-    )
+    roots_option(create)
     create.add_argument(
         "--policy", type=common.integer_of(32), required=True, metavar="N", help="the guest's policy, 32 bits"
     )
@@ -96,25 +95,24 @@ def run_create(args: argparse.Namespace) -> int:
         "tik.bin": (opened.tik, 0o600),
         "tek.bin": (opened.tek, 0o600),
     }
-    paths = {os.path.join(args.out, f"{args.name}_{end}"): content for end, content in files.items()}
+    paths = [os.path.join(args.out, f"{args.name}_{end}") for end in files]
     Path(args.out).mkdir(parents=True, exist_ok=True)
-    common.write_files(paths)
+    common.write_files(dict(zip(paths, files.values(), strict=True)))
     valid = not args.insecure
     lines = [f"policy {policy}", "chain verified" if valid else "chain NOT verified (--insecure)", *paths]
-    common.emit(args, {"files": list(paths), "policy": int(policy), "chain_valid": valid}, "\n".join(lines))
+    common.emit(args, {"files": paths, "policy": int(policy), "chain_valid": valid}, "\n".join(lines))
     return 0
 
 
 def _verified(args: argparse.Namespace, owner: GuestOwner, policy: Policy) -> Opened:
     chain = load_chain(args.chain)
-    if args.roots != "amd":
-        owner.roots = load_roots(args.roots, chain)
+    owner.roots = find_roots(args.roots, chain)
     return owner.open_session(chain, policy)
 
 
 def _unverified(args: argparse.Namespace, owner: GuestOwner, policy: Policy) -> Opened:
     pdh = load_chain(args.pdh).pdh
-    if not isinstance(pdh, SevCertificate) or pdh.pubkey_usage != Usage.PDH:
+    if pdh is None or pdh.pubkey_usage != Usage.PDH:
         raise InputError(f"PDH {args.pdh}", "a PDH certificate (usage 0x1003)", "another certificate")
     owner.check_policy(policy)
     return Session.create(pdh, policy, rng=random_source(args.seed, "guest owner"))

@@ -43,7 +43,7 @@ class GuestOwner:
         allow_debug: bool = False,
     ) -> None:
         self.roots = roots
-        self.minimum_api = minimum_api
+        self.minimum_api: ApiVersion = (minimum_api[0], minimum_api[1])
         self.allow_debug = allow_debug
         self.chain_result: ChainResult | None = None  #: verdict on the last platform, with every check made
         self._rng = rng or random_source(seed, "guest owner")
@@ -55,14 +55,14 @@ class GuestOwner:
 
         The hypervisor gets ``godh`` and ``session`` of the result, never the keys. ``SevError``, in this
         order: INVALID_CERTIFICATE, BAD_SIGNATURE or whatever the first failing check of the chain says;
-        POLICY_FAILURE for a policy that ``check_policy`` refuses and for a
-        platform whose PEK certificate names an API older than ``minimum_api`` or than the policy's minimum.
+        POLICY_FAILURE for a policy that ``check_policy`` refuses, and for a platform whose PEK certificate
+        names an API older than ``minimum_api`` or than the policy's minimum.
         """
         self._opened = self._accepted = None
         policy = Policy(policy)
         pdh, platform_api = self._trusted_pdh(chain)
         self.check_policy(policy)
-        wanted = max(tuple(self.minimum_api), policy.api)
+        wanted = max(self.minimum_api, policy.api)
         if platform_api < wanted:
             rule = f"the platform's PEK says API {_version(platform_api)}, wanted {_version(wanted)} or later"
             raise SevError(Status.POLICY_FAILURE, rule)
@@ -108,7 +108,7 @@ class GuestOwner:
             "version or build, the policy differs, or the guest was not launched with this session"
         )
         require_mac(measure, blob.measure, rule)
-        if tuple(api) < tuple(self.minimum_api):
+        if tuple(api) < self.minimum_api:
             rule = f"the guest runs under API {_version(api)}, wanted {_version(self.minimum_api)} or later"
             raise SevError(Status.POLICY_FAILURE, rule)
         self._accepted = measure, api
