@@ -42,7 +42,7 @@ def _verdict(checks: list[Any], passed: str) -> Verdict:
     if failed is None:
         return Verdict(True, passed, "; ".join(f"{check.check}: {check.detail}" for check in checks))
     words = Status(failed.status).name if failed.check == "signature" else f"{failed.check} fails"
-    return Verdict(False, "missing" if failed.check == "present" else words, f"{failed.check}: {failed.detail}")
+    return Verdict(False, "missing" if failed.check == "present" else words, str(failed.detail))
 
 
 class ChainPicture(Showable):

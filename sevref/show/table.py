@@ -56,7 +56,7 @@ class Table(Showable):
     def text(self) -> str:
         lines = [self.columns]
         for row in self.rows:
-            *cells, last = [cell_text(row.get(name)) for name in self.columns]
+            *cells, last = [cell_text(row.get(name)) for name in self.columns] or [""]
             # the last column, usually the longest, runs over several lines
             first, *rest = textwrap.wrap(last, _LAST, break_long_words=False) or [""]
             lines += [[*cells, first], *([""] * len(cells) + [more] for more in rest)]
@@ -116,7 +116,7 @@ def cell_html(value: Any) -> str:
     if isinstance(value, bytes | bytearray):
         style = f"{MONO};font-size:12px;overflow-wrap:anywhere;background:transparent;color:inherit"
         return element("code", text, style + ";display:inline-block;max-width:48ch")
-    return element("div", text, "min-width:22ch") if len(text) > 28 else text
+    return element("div", text, "min-width:34ch") if len(text) > 40 else text
 
 
 def table(
