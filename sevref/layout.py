@@ -198,9 +198,7 @@ def union(offset: int, size: Size, choose: Callable[[Any], type[Layout] | None],
 
 def table(offset: int, cls: type[L], count: Size, meaning: str) -> Field[tuple[L, ...]]:
     """``count`` entries of one layout behind each other."""
-    size: Size = (
-        count * cls.SIZE if isinstance(count, int) else lambda obj: count(obj) * cls.SIZE  # type: ignore[operator]
-    )
+    size: Size = count * cls.SIZE if isinstance(count, int) else lambda obj: count(obj) * cls.SIZE
     return Field("table", offset, size, meaning, choose=lambda _: cls)
 
 
@@ -342,7 +340,7 @@ class Layout:
         return found
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and self._values == other._values  # type: ignore[attr-defined]
+        return type(other) is type(self) and self._values == other._values
 
     __hash__ = None  # type: ignore[assignment]
 

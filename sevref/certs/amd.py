@@ -108,8 +108,8 @@ def read_amd_chain(data: bytes) -> tuple[AmdCertificate, AmdCertificate]:
     """ASK and ARK out of the AMD certificate buffer of SEND_START, in the firmware's order of checks.
 
     ``SevError`` INVALID_LENGTH if the length is not one of 1664, 2688, 2176, 3200; INVALID_CERTIFICATE if a
-    certificate's sizes do not fit 1600 bytes. The ARK is looked for behind the size that the *ASK* states;
-    what lies behind the buffer reads as zero (SEV API 55766, SEND_START).
+    certificate's sizes do not fit 1600 bytes, or the ARK does not end within the buffer. The ARK is looked for
+    behind the size that the *ASK* states; bytes behind the ARK are not looked at (SEV API 55766, SEND_START).
     """
     if len(data) not in AMD_CHAIN_LENGTHS:
         raise SevError(Status.INVALID_LENGTH, f"AMD_CERTS_LEN is {len(data)}, not 1664, 2688, 2176 or 3200")
@@ -120,6 +120,8 @@ def read_amd_chain(data: bytes) -> tuple[AmdCertificate, AmdCertificate]:
         exponent, modulus = stated_sizes(rest)
         if modulus // 8 >= _LARGEST or exponent // 8 >= _LARGEST or stated_size(rest) > _LARGEST:
             raise SevError(Status.INVALID_CERTIFICATE, f"{name}: PUBEXP_SIZE and MODULUS_SIZE exceed 1600 bytes")
+        if stated_size(rest) > len(rest):  # real firmware reads on in what an earlier command left there
+            raise SevError(Status.INVALID_CERTIFICATE, f"{name}: its size fields lead beyond AMD_CERTS_LEN")
         found.append(AmdCertificate.parse_prefix(rest))
         rest = rest[stated_size(rest) :]
     return found[0], found[1]

@@ -259,7 +259,7 @@ class _Verifier:
         needed = {
             "same as exported": "needed: the CEK that AMD's key server issues for this platform's chip id",
             "peer key": "needed: a PDH whose key is a point of P-384 for ECDH_SHA256",
-            "strict form": "needed: zero there",
+            "strict form": "needed: zeros there and no other signature",
         }
         return needed[what]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, replace, replace
 from os import PathLike
 from pathlib import Path
 
@@ -201,6 +201,10 @@ class Chain:
     def items(self) -> list[tuple[str, Certificate]]:
         """Place and certificate of those that are there, from the root down."""
         return [(place, cert) for place in PLACES if (cert := getattr(self, place)) is not None]
+
+    def replace(self, **changes: Certificate | None) -> Chain:
+        """The same chain with some certificates replaced, by place: ``chain.replace(cek=signed)``."""
+        return replace(self, **changes)  # type: ignore[arg-type]
 
     def _add(self, place: str, cert: Certificate, source: str) -> None:
         """``InputError`` if the place is taken."""

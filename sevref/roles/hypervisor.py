@@ -53,7 +53,7 @@ class Hypervisor:
         own two certificates."""
         exported = self.platform.pdh_cert_export()
         cek = amd.certify(self.platform.get_id(), exported.cek)
-        return exported.replace(cek=cek, ask=amd.roots.ask, ark=amd.roots.ark)
+        return exported.replace(cek=cek, exported_cek=exported.cek, ask=amd.roots.ask, ark=amd.roots.ark)
 
     def allocate(self, size: int) -> int:
         """Host address of ``size`` bytes (rounded up to pages) that nobody uses. RESOURCE_LIMIT when DRAM is full."""

@@ -294,6 +294,8 @@ class ByteMap(Showable):
             samples.append((f"color:{palette.MARK[0]};background:{palette.MARK[1]}", "differs"))
         if any(folded for folded, _ in self._folds()):
             samples.append(("", "▸ folded: open to see the bytes"))
+        if len(samples) == 1:
+            return ""
         items = "".join(element("span", text, style + ";padding:0 4px" if style else "") for style, text in samples)
         return element("div", items, "display:flex;flex-wrap:wrap;gap:2px 14px;font-size:11px;margin:6px 0")
 

@@ -38,10 +38,11 @@ class Verdict:
 def _verdict(checks: list[Any], passed: str) -> Verdict:
     if not checks:
         return Verdict(None, "not checked")
-    failed = [check for check in checks if not check.ok]
-    if not failed:
-        return Verdict(True, passed, "; ".join(str(check.check) for check in checks))
-    return Verdict(False, Status(failed[0].status).name, str(failed[0].detail or failed[0].check))
+    failed = next((check for check in checks if not check.ok), None)
+    if failed is None:
+        return Verdict(True, passed, "; ".join(f"{check.check}: {check.detail}" for check in checks))
+    words = Status(failed.status).name if failed.check == "signature" else f"{failed.check} fails"
+    return Verdict(False, "missing" if failed.check == "present" else words, str(failed.detail))
 
 
 class ChainPicture(Showable):
@@ -59,27 +60,27 @@ class ChainPicture(Showable):
 
     def link(self, issuer: str, subject: str) -> Verdict:
         """Verdict on the signature of ``subject`` by ``issuer``."""
-        return _verdict(self._checks(subject, issuer), "signature valid")
+        found = _verdict(self._checks(subject, issuer), "signature valid")
+        absent = [name for name in (issuer, subject) if self.own(name).words == "missing"]
+        return Verdict(False, "cannot be checked", f"without {' and '.join(absent)}") if absent else found
 
     def own(self, name: str) -> Verdict:
-        """Verdict on the checks of a certificate that concern no other (form, self-signature, pinned
-        hash)."""
-        return _verdict(self._checks(name, None), "signs itself" if name in ("ARK", "OCA") else "well formed")
+        """Verdict on what concerns no other certificate: present, self-signature, pinned root, form."""
+        checks = self._checks(name, None)
+        pinned = any(check.check == "root hash" for check in checks)
+        return _verdict(checks, "signs itself, pinned" if pinned else "signs itself" if name == "OCA" else "present")
 
     def text(self) -> str:
         lines = [f"{self.title}: {chain_words(self.result)}"]
-        for name in ("ARK", "OCA"):
+        for name in _CAST:
             own = self.own(name)
-            lines.append(
-                f"  {symbol(own.ok)} {name} -> {name}  {own.words}" + (f": {own.detail}" if own.ok is False else "")
-            )
-        for issuer, subject in _LINKS:
-            link = self.link(issuer, subject)
-            lines.append(
-                f"  {symbol(link.ok)} {issuer} -> {subject}  {link.words}"
-                + (f": {link.detail}" if link.ok is False else "")
-            )
+            lines += [self._line(name, own)] * (own.words != "present")
+            lines += [self._line(f"{i} -> {s}", self.link(i, s)) for i, s in _LINKS if s == name]
         return "\n".join(lines)
+
+    def _line(self, what: str, found: Verdict) -> str:
+        detail = f": {found.detail}" if found.ok is False and found.detail else ""
+        return f"  {symbol(found.ok)} {what:<10} {found.words}{detail}"
 
     def html(self) -> str:
         return picture(self.title, chain_words(self.result), self._draw(), self.text())
@@ -101,7 +102,7 @@ class ChainPicture(Showable):
         svg.add("rect", x=f"{x + 13:g}", y=f"{y + 9:g}", width=44, height=18, rx=3, fill=palette.key(name))
         svg.text(x + 35, y + 22.5, name, size=12.5, bold=True, anchor="middle", fill="#FFFFFF")
         svg.text(x + 64, y + 22.5, who, size=12)
-        shown = own.ok is not None
+        shown = own.ok is False or (own.ok and own.words != "present")
         svg.text(x + 13, y + (40 if shown else 46), what, size=11)
         if shown:
             svg.text(x + 13, y + 54, f"{symbol(own.ok)} {own.words}", size=11, bold=True)

@@ -142,7 +142,7 @@ def verdict(ok: bool | None, words: str, title: str = "") -> str:
     return element(
         "span",
         f"{symbol(ok)} {escape(words)}",
-        style + ";border-radius:2px;display:inline-block",
+        style + ";border-radius:2px;display:inline-block;white-space:nowrap",
         **({"title": title} if title else {}),
     )
 
@@ -167,17 +167,22 @@ def status_words(status: object) -> tuple[bool | None, str]:
     return words.upper() in ("OK", "ACCEPTED", "VALID", "SUCCESS", "DONE"), words
 
 
-def answer(error: SevError | InputError) -> Showable:
-    """An error as an answer: status, code and rule, or what was expected and found. Never a traceback."""
+def answer(error: SevError | InputError, who: str = "") -> Showable:
+    """An error as an answer: status, code and rule, or what was expected and found. Never a traceback. ``who`` names
+    the party that answers where the error names no command."""
     if isinstance(error, SevError):
         words = f"{error.status.name} (0x{error.status:02X})"
-        lines = [error.rule, f"The status means: {error.status.meaning}."]
-        where = error.command or ""
-    else:
-        words, where = "input cannot be used", error.field
-        lines = [f"expected {error.expected}", f"found {error.found}"]
-    text = "\n".join([f"✗ {words}" + (f"  {where}" if where else ""), *(f"  {line}" for line in lines)])
-    return Html(card(False, words, lines, where), text)
+        where = error.command or who
+        return statement(False, words, [error.rule, f"The status means: {error.status.meaning}."], where)
+    found = [f"expected {error.expected}", f"found {error.found}"]
+    return statement(False, "input cannot be used", found, error.field)
+
+
+def statement(ok: bool | None, words: str, lines: Iterable[str] = (), where: str = "") -> Html:
+    """A verdict with sentences below it; ``where`` says who or what answered."""
+    lines = list(lines)
+    head = f"{symbol(ok)} {words}" + (f"  [{where}]" if where else "")
+    return Html(card(ok, words, lines, where), "\n".join([head, *(f"  {line}" for line in lines)]))
 
 
 def card(ok: bool | None, words: str, lines: Iterable[str] = (), where: str = "") -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from sevref.driver import Exchange
 from sevref.show import palette
 from sevref.show.html import Showable, status_words, symbol
 from sevref.show.svg import Svg, picture, text_width, verdict_colour, wrap
@@ -15,17 +15,6 @@ _ORDER = ("AMD", "platform owner", "guest owner", "hypervisor", "AMD-SP", "guest
 SIZE = 11.5
 #: room beside the first and the last party
 EDGE = 54
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One message: ``status`` is the answer (a ``Status``, or words), None for a message without one."""
-
-    source: str
-    target: str
-    message: str
-    status: object = None
-    note: str = ""
 
 
 def exchange(entry: Any) -> Exchange:
@@ -121,7 +110,7 @@ class SequenceDiagram(Showable):
         widest = 118.0
         for entry in self.entries:
             widest = max(widest, (text_width(entry.message, SIZE, True) + 24) / max(self._span(entry), 1))
-        return min(widest, 156.0)
+        return min(widest, 156.0) if len(self.parties) > 2 else max(widest, 230.0)
 
 
 def sequence(log: Iterable[Any], title: str = "", parties: Sequence[str] | None = None) -> SequenceDiagram:

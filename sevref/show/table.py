@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _CELL = f"text-align:left;vertical-align:top;padding:3px 14px 3px 0;border:0;border-bottom:1px solid {RULE}"
 _HEAD = "text-align:left;vertical-align:bottom;padding:3px 14px 3px 0;border:0;border-bottom:1px solid"
+#: columns of text that the last column may take
+_LAST = 80
 #: cells beyond this weight are left out and counted
 _WEIGHT = 150_000
 
@@ -51,7 +54,12 @@ class Table(Showable):
         return pandas.DataFrame(self.rows, columns=self.columns)
 
     def text(self) -> str:
-        lines = [self.columns, *([cell_text(row.get(name)) for name in self.columns] for row in self.rows)]
+        lines = [self.columns]
+        for row in self.rows:
+            *cells, last = [cell_text(row.get(name)) for name in self.columns] or [""]
+            # the last column, usually the longest, runs over several lines
+            first, *rest = textwrap.wrap(last, _LAST, break_long_words=False) or [""]
+            lines += [[*cells, first], *([""] * len(cells) + [more] for more in rest)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         lines.insert(1, ["-" * width for width in widths])
         body = (
@@ -108,7 +116,7 @@ def cell_html(value: Any) -> str:
     if isinstance(value, bytes | bytearray):
         style = f"{MONO};font-size:12px;overflow-wrap:anywhere;background:transparent;color:inherit"
         return element("code", text, style + ";display:inline-block;max-width:48ch")
-    return element("div", text, "min-width:22ch") if len(text) > 28 else text
+    return element("div", text, "min-width:34ch") if len(text) > 40 else text
 
 
 def table(

@@ -179,7 +179,9 @@ def packet(id: str) -> tuple[bytes, PacketHeader, bytes, bytes]:
     """Plaintext, header, ciphertext and trailer of a packet vector."""
     inputs, outputs = VECTORS[id]["inputs"], VECTORS[id]["outputs"]
     plaintext = PLAINTEXTS[id] if id in PLAINTEXTS else h(inputs["plaintext"])
-    data = h(outputs["ciphertext"]) if "ciphertext" in outputs else aes_ctr(h(inputs["tek"]), h(inputs["iv"]), plaintext)
+    data = (
+        h(outputs["ciphertext"]) if "ciphertext" in outputs else aes_ctr(h(inputs["tek"]), h(inputs["iv"]), plaintext)
+    )
     return plaintext, PacketHeader.parse(h(outputs["header"])), data, h(inputs.get("measure", ""))
 
 
