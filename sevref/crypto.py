@@ -103,14 +103,17 @@ class ReplayRandom:
     def __init__(self, chunks: Iterable[bytes] = ()) -> None:
         self._chunks = list(chunks)
 
-    def push(self, chunk: bytes) -> None:
-        self._chunks.append(chunk)
+    def refill(self, chunks: Iterable[bytes]) -> None:
+        """Forget what is left and hand out these from now on."""
+        self._chunks = list(chunks)
 
     def draw(self, size: int, what: str = "") -> bytes:
         if not self._chunks:
             raise InputError(f"random draw {what}".strip(), "another recorded chunk", "none left")
         if len(self._chunks[0]) != size:
-            raise InputError(f"random draw {what}".strip(), f"{size} bytes", f"a recorded chunk of {len(self._chunks[0])}")
+            raise InputError(
+                f"random draw {what}".strip(), f"{size} bytes", f"a recorded chunk of {len(self._chunks[0])}"
+            )
         return self._chunks.pop(0)
 
     @property

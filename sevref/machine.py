@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sevref.crypto import RandomSource, random_source
 from sevref.generations import generation as generation_row
@@ -128,8 +128,8 @@ class Machine:
     ``generation`` names the product line; ``seed`` makes everything random reproducible (None: the operating
     system's randomness) and ``name`` labels this machine's streams; ``dram_size`` is in bytes, from address 0.
     ``chip_key`` is the 32-byte chip unique secret of the fuses; ``roots`` are the AMD roots whose hash is fused
-    (default: the simulated AMD with its published test keys; ``root_hash`` overrides the fused hash alone). ASIDs 1..``min_sev_asid``-1 are for SEV-ES guests,
-    the rest up to ``max_asid`` for plain SEV.
+    (default: the simulated AMD with its published test keys; ``root_hash`` overrides the fused hash alone). ASIDs from
+    1 to ``min_sev_asid`` - 1 are for SEV-ES guests, the rest up to ``max_asid`` for plain SEV.
     """
 
     def __init__(
@@ -151,6 +151,7 @@ class Machine:
         memory_encryption: bool = True,
         activate_ex: bool = True,
         root_hash: bytes | None = None,
+        store_secret: bytes | None = None,
     ) -> None:
         self.generation = generation_row(generation)
         self.name, self.seed = name, seed
@@ -163,6 +164,7 @@ class Machine:
         self.max_asid, self.min_sev_asid = max_asid, min_sev_asid
         self.memory_encryption, self.activate_ex = memory_encryption, activate_ex
         self._root_hash = root_hash
+        self._store_secret = store_secret
         self.rng = rng or random_source(seed, name)
         self._hardware = random_source(seed, f"{name}, hardware")
         self._chip_key = self._hardware.draw(32, "chip unique key") if chip_key is None else chip_key
@@ -196,6 +198,27 @@ class Machine:
     def root_hash(self) -> bytes:
         """Hash of the only ARK that this chip accepts, in its fuses."""
         return self.amd.root_hash if self._root_hash is None else self._root_hash
+
+    @classmethod
+    def recorded(cls, name: str = "A", **changes: Any) -> Machine:
+        """The machine under the recorded traces of Genoa 1.55.25 (not AMD's: the recording's own stand-in).
+
+        256 MiB of DRAM whose last 16 MiB are TSEG, two core complexes of 16 APIC ids each, ASIDs 1-15 for SEV-ES and
+        16-1006 for SEV, the recording's own memory engine, and a chip unique key of bytes 01 to 20 (hex)."""
+        settings: dict[str, Any] = {
+            "address_map": AddressMap(((0, 256 << 20),), tseg=(0x0F00_0000, 0x0FFF_FFFF)),
+            "ccxs": 2,
+            "cores_per_ccx": 16,
+            "max_asid": 1006,
+            "min_sev_asid": 16,
+            "chip_key": bytes(range(1, 33)),
+            "engine": "recorded-traces",
+        }
+        return cls("genoa", seed=b"", name=name, **{**settings, **changes})
+
+    def fused_store_secret(self) -> bytes:
+        """What the keys of the persistent store derive from: the chip unique key, unless the machine says otherwise."""
+        return self._chip_key if self._store_secret is None else self._store_secret
 
     # -- power
 

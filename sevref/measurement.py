@@ -128,9 +128,7 @@ def measure_input(
     if tuple(api) < FIRST_API_WITH_CONTEXT:
         return MeasureInput016(policy=policy, digest=digest, mnonce=nonce)
     major, minor = api
-    return MeasureInput(
-        api_major=major, api_minor=minor, build=build, policy=policy, digest=digest, mnonce=nonce
-    )
+    return MeasureInput(api_major=major, api_minor=minor, build=build, policy=policy, digest=digest, mnonce=nonce)
 
 
 def launch_measurement(

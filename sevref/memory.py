@@ -159,6 +159,17 @@ class LinearTweaks(Tweaks):
         return np.frombuffer(self.block(None, p) * (size // BLOCK), np.uint64)
 
 
+class SeedTweaks(Tweaks):
+    """T(p) = AES-128 of p (u64 little-endian, then 8 zero bytes) under bytes 16-31 of the key's own seed."""
+
+    bits = 46
+
+    def block(self, key: KeySlot | None, p: int) -> bytes:
+        seed = bytes(32) if key is None else key.seed
+        cipher = Cipher(algorithms.AES(seed[16:]), modes.ECB()).encryptor()
+        return cipher.update(p.to_bytes(8, "little") + bytes(8))
+
+
 # -------------------------------------------------------------------------------------- presets
 
 
@@ -185,6 +196,7 @@ class EnginePreset:
     public_constants: bool  #: whether an attacker knows the constants
     stands_for: str
     label: str
+    zero_host_key: bool = False  #: the HOST key is 32 zero bytes instead of derived from the boot seed
 
 
 PRESETS: dict[str, EnginePreset] = {
@@ -208,6 +220,16 @@ PRESETS: dict[str, EnginePreset] = {
             stands_for="Zen 2 and Zen 3 (Rome, Milan)",
             label="mode reverse engineered; size and freshness of the constants reported by researchers, "
             "partly on AMD's word; linearity of T assumed; their values, and VEK used directly: model",
+        ),
+        EnginePreset(
+            name="recorded-traces",
+            mode=XEX,
+            key_bits=128,
+            tweaks=lambda boot_seed, pa_bits: SeedTweaks(),
+            public_constants=False,
+            stands_for="the stand-in machine under the recorded traces",
+            label="the recording's own engine, nothing of AMD's",
+            zero_host_key=True,
         ),
     )
 }
@@ -261,7 +283,8 @@ class Engine:
             raise InputError("pa_bits, c_bit", "32 <= pa_bits <= c_bit < 64", f"{pa_bits}, {c_bit}")
         self.settings, self.pa_bits, self.c_bit = preset, pa_bits, c_bit
         self._tweaks = preset.tweaks(boot_seed, pa_bits)
-        self._host = self.new_key(kdf(boot_seed, b"sevref-host-key", bytes(4), 32))
+        host = bytes(32) if preset.zero_host_key else kdf(boot_seed, b"sevref-host-key", bytes(4), 32)
+        self._host = self.new_key(host)
 
     @classmethod
     def preset(cls, name: str, *, boot_seed: bytes | None = None, pa_bits: int = 46, c_bit: int = 51) -> Engine:

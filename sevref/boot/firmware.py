@@ -26,12 +26,8 @@ ERASED = b"\xff"  #: what a flash chip reads where nothing was written
 class ResetCode(Layout, size=RESET_CODE_SIZE):
     """The last 32 bytes of a firmware image; a processor starts at the last 16."""
 
-    stop = raw(
-        0x00, 16, "cli; hlt; jmp back to the hlt", default=bytes.fromhex("faf4ebfd").ljust(16, b"\x90")
-    )
-    vector = raw(
-        0x10, 16, "first instruction: jmp to `stop`", default=bytes.fromhex("e9edff").ljust(16, b"\x90")
-    )
+    stop = raw(0x00, 16, "cli; hlt; jmp back to the hlt", default=bytes.fromhex("faf4ebfd").ljust(16, b"\x90"))
+    vector = raw(0x10, 16, "first instruction: jmp to `stop`", default=bytes.fromhex("e9edff").ljust(16, b"\x90"))
 
 
 def build_firmware(

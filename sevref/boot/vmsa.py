@@ -80,9 +80,7 @@ def cpu_signature(family: int, model: int, stepping: int) -> int:
     return (family - base) << 20 | model >> 4 << 16 | base << 8 | (model & 15) << 4 | stepping
 
 
-def build_vmsa(
-    entry: int = RESET_VECTOR, *, vcpu_sig: int = 0, sev_features: int = 0, fpu: str = "init2"
-) -> bytes:
+def build_vmsa(entry: int = RESET_VECTOR, *, vcpu_sig: int = 0, sev_features: int = 0, fpu: str = "init2") -> bytes:
     """The initial page (4096 bytes) of a vCPU under QEMU that starts at ``entry``.
 
     ``entry`` is a 32-bit address: its high half becomes the base of CS and its low half RIP. The boot

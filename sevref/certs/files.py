@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 

@@ -102,9 +102,7 @@ def _run(argv: list[str] | None) -> int:
     except SevError as error:
         if getattr(args, "json", False):
             status = error.status.name
-            common.emit(
-                args, {"ok": False, "status": status, "rule": error.rule, "command": error.command}, ""
-            )
+            common.emit(args, {"ok": False, "status": status, "rule": error.rule, "command": error.command}, "")
         print(f"sevref: {error}", file=sys.stderr)
         return 1
     except OSError as error:

@@ -17,7 +17,15 @@ from sevref.firmware.state import GuestState
 from sevref.machine import NONE
 from sevref.policy import Policy
 from sevref.status import SevError, Status
-from sevref.transport import Context, PacketHeader, Session, make_packet, master_secret, open_packet, require_uncompressed
+from sevref.transport import (
+    Context,
+    PacketHeader,
+    Session,
+    make_packet,
+    master_secret,
+    open_packet,
+    require_uncompressed,
+)
 
 AMD_LENGTHS = (1664, 2176, 2688, 3200)
 
@@ -96,7 +104,11 @@ class Receiver:
         """POLICY.SEV: ARK, ASK, CEK, PEK and PDH, each signed by the one before; the ARK is the fused one."""
         sp, amd_len = self._sp, self._buf.amd_certs_len
         self._require_lengths()
-        require(amd_len in AMD_LENGTHS, Status.INVALID_LENGTH, f"AMD_CERTS_LEN must be one of {AMD_LENGTHS}, found {amd_len}")
+        require(
+            amd_len in AMD_LENGTHS,
+            Status.INVALID_LENGTH,
+            f"AMD_CERTS_LEN must be one of {AMD_LENGTHS}, found {amd_len}",
+        )
         self._read_platform()
         ask, ark = read_amd_chain(sp.read(self._buf.amd_certs_paddr, amd_len, "AMD_CERTS_PADDR"))
         generation = sp.machine.generation
@@ -145,7 +157,9 @@ def send_update(sp: SecureProcessor, buf: b.PacketBuffer, *, vmsa: bool) -> None
     require_packet_length(sp, buf.guest_len)
     length, trans = buf.guest_len, buf.trans_len
     require(trans >= length, Status.INVALID_LENGTH, f"TRANS_LEN must be at least GUEST_LEN {length}, found {trans}")
-    require(buf.guest_paddr % 16 == 0, Status.INVALID_ADDRESS, f"GUEST_PADDR 0x{buf.guest_paddr:X} must be 16-byte aligned")
+    require(
+        buf.guest_paddr % 16 == 0, Status.INVALID_ADDRESS, f"GUEST_PADDR 0x{buf.guest_paddr:X} must be 16-byte aligned"
+    )
     sp.check(buf.guest_paddr, length, "GUEST_PADDR")
     plain = sp.guest_read(guest, buf.guest_paddr, length)
     if vmsa:
@@ -233,16 +247,26 @@ def receive_update(sp: SecureProcessor, buf: b.PacketBuffer, *, vmsa: bool) -> N
     sp.require_bound(guest)
     require_packet_length(sp, buf.guest_len)
     length = buf.guest_len
-    require(length == buf.trans_len, Status.INVALID_LENGTH, f"TRANS_LEN must equal GUEST_LEN {length}, found {buf.trans_len}")
-    require(buf.hdr_len >= HEADER_LEN, Status.INVALID_LENGTH, f"HDR_LEN must be at least {HEADER_LEN}, found {buf.hdr_len}")
-    require(buf.guest_paddr % 16 == 0, Status.INVALID_ADDRESS, f"GUEST_PADDR 0x{buf.guest_paddr:X} must be 16-byte aligned")
+    require(
+        length == buf.trans_len,
+        Status.INVALID_LENGTH,
+        f"TRANS_LEN must equal GUEST_LEN {length}, found {buf.trans_len}",
+    )
+    require(
+        buf.hdr_len >= HEADER_LEN, Status.INVALID_LENGTH, f"HDR_LEN must be at least {HEADER_LEN}, found {buf.hdr_len}"
+    )
+    require(
+        buf.guest_paddr % 16 == 0, Status.INVALID_ADDRESS, f"GUEST_PADDR 0x{buf.guest_paddr:X} must be 16-byte aligned"
+    )
     header = PacketHeader.parse(sp.read(buf.hdr_paddr, HEADER_LEN, "HDR_PADDR"))
     require_uncompressed(header)
     sp.check(buf.guest_paddr, length, "GUEST_PADDR")
     data = sp.read(buf.trans_paddr, length, "TRANS_PADDR")
     plain = open_packet(guest.tek, guest.tik, packet_context(sp, vmsa), header, data)  # BAD_MEASUREMENT
     if vmsa:
-        require(length >= VMSA_LEN, Status.INVALID_LENGTH, f"a VMSA packet holds at least {VMSA_LEN} bytes, found {length}")
+        require(
+            length >= VMSA_LEN, Status.INVALID_LENGTH, f"a VMSA packet holds at least {VMSA_LEN} bytes, found {length}"
+        )
         pool = sp.pool
         if pool is None or not pool.available:
             raise SevError(Status.RESOURCE_LIMIT, "no free VMSA checksum slot")

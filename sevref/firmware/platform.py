@@ -40,7 +40,7 @@ def init_ex(sp: SecureProcessor, buf: b.InitExBuffer) -> None:
         sp.check(nv, buf.nv_length, "NV_PADDR", copies=False)
         found = buf.nv_length
         require(found == MEDIUM_SIZE, Status.INVALID_LENGTH, f"NV_LENGTH must be {MEDIUM_SIZE}, found {found}")
-        sp.store = Store(HostBuffer(sp, nv), sp.machine.fused_chip_key())
+        sp.store = Store(HostBuffer(sp, nv), sp.machine.fused_store_secret())
 
     def reserve() -> None:
         if nv:

@@ -59,7 +59,7 @@ class SecureProcessor:
     def clear(self) -> None:
         """Wipe the volatile platform context: back to UNINIT, guests and identity gone. Flush bookkeeping stays."""
         self.state = PlatformState.UNINIT
-        self.store = Store(Flash(self.machine.flash), self.machine.fused_chip_key())
+        self.store = Store(Flash(self.machine.flash), self.machine.fused_store_secret())
         self.es = False
         self.identity: Identity | None = None
         self.cek: PrivateKey | None = None
@@ -179,14 +179,14 @@ class SecureProcessor:
         """The address check alone; ``copies`` as in ``check_range``."""
         check_range(self, address, size, what, copies=copies)
 
-    def read(self, address: int, size: int, what: str) -> bytes:
+    def read(self, address: int, size: int, what: str, *, copies: bool = True) -> bytes:
         """Check, then read from host memory (through the host key if the C-bit is set)."""
-        self.check(address, size, what)
+        self.check(address, size, what, copies=copies)
         return self.machine.umc.read(self._key_id(address), self.plain(address), size)
 
-    def write(self, address: int, data: bytes, what: str) -> None:
+    def write(self, address: int, data: bytes, what: str, *, copies: bool = True) -> None:
         """Check, then write to host memory."""
-        self.check(address, len(data), what)
+        self.check(address, len(data), what, copies=copies)
         self.machine.umc.write(self._key_id(address), self.plain(address), data)
 
     def guest_read(self, guest: Guest, address: int, size: int) -> bytes:
