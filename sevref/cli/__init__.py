@@ -48,8 +48,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if self._module is not None:
-            module, self._module = self._module, None
-            importlib.import_module(module).configure(self)
+            importlib.import_module(self._module).configure(self)
         return super().parse_known_args(args, namespace)
 
 
@@ -102,9 +101,7 @@ def _run(argv: list[str] | None) -> int:
     except SevError as error:
         if getattr(args, "json", False):
             status = error.status.name
-            common.emit(
-                args, {"ok": False, "status": status, "rule": error.rule, "command": error.command}, ""
-            )
+            common.emit(args, {"ok": False, "status": status, "rule": error.rule, "command": error.command}, "")
         print(f"sevref: {error}", file=sys.stderr)
         return 1
     except OSError as error:
