@@ -110,7 +110,9 @@ class ReplayRandom:
         if not self._chunks:
             raise InputError(f"random draw {what}".strip(), "another recorded chunk", "none left")
         if len(self._chunks[0]) != size:
-            raise InputError(f"random draw {what}".strip(), f"{size} bytes", f"a recorded chunk of {len(self._chunks[0])}")
+            raise InputError(
+                f"random draw {what}".strip(), f"{size} bytes", f"a recorded chunk of {len(self._chunks[0])}"
+            )
         return self._chunks.pop(0)
 
     @property
@@ -279,8 +281,9 @@ _HASHES: dict[str, Hash] = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384()
 
 
 def ecdsa_verify(point: Point, message: bytes, r: int, s: int, hash_name: str = "sha256") -> bool:
-    """Whether (r, s) is a signature of ``message`` under a point of P-384. r or s outside 1..n-1 never is."""
-    if not (0 < r < P384_N and 0 < s < P384_N):
+    """Whether (r, s) is a signature of ``message`` under ``point``: never if that is no point of P-384, or if r or s
+    is outside 1..n-1."""
+    if not (point.valid and 0 < r < P384_N and 0 < s < P384_N):
         return False
     digest = hashlib.new(hash_name, message).digest()
     try:
