@@ -282,8 +282,9 @@ _HASHES: dict[str, Hash] = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384()
 
 
 def ecdsa_verify(point: Point, message: bytes, r: int, s: int, hash_name: str = "sha256") -> bool:
-    """Whether (r, s) is a signature of ``message`` under a point of P-384. r or s outside 1..n-1 never is."""
-    if not (0 < r < P384_N and 0 < s < P384_N):
+    """Whether (r, s) is a signature of ``message`` under ``point``: never if that is no point of P-384, or if r or s
+    is outside 1..n-1."""
+    if not (point.valid and 0 < r < P384_N and 0 < s < P384_N):
         return False
     digest = hashlib.new(hash_name, message).digest()
     try:

@@ -17,9 +17,9 @@ Parsing keeps every byte, reserved ones too, so ``parse(data).pack() == data`` a
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 from sevref.status import InputError
@@ -40,7 +40,7 @@ def layouts() -> dict[str, type[Layout]]:
     return dict(sorted(_REGISTRY.items()))
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Row:
     """One field of one object, ready to be shown: ``offset`` and ``size`` in bytes, ``data`` as in memory."""
 
@@ -48,7 +48,7 @@ class Row:
     offset: int
     size: int
     kind: str
-    data: bytes
+    data: bytes = dataclasses.field(repr=False)  # it may be secret
     text: str
     meaning: str
     secret: bool = False
@@ -110,7 +110,8 @@ class Field(Generic[T]):
         where = f"{type(obj).__name__}.{self.name}"
         if self.kind == "integer":
             if not 0 <= value < 1 << 8 * size:
-                raise InputError(where, f"an integer of {size} bytes", hex(value))
+                found = "one outside (not shown)" if self.secret else hex(value)
+                raise InputError(where, f"an integer of {size} bytes", found)
             return int(value).to_bytes(size, "little")
         if isinstance(value, Layout):
             value = value.pack()
@@ -257,7 +258,7 @@ class Layout:
         for field in cls.fields:
             length = field.length(obj)
             chunk = data[position : position + length]
-            if len(chunk) < length:
+            if length < 0 or len(chunk) < length:
                 raise InputError(
                     f"{prefix}{cls.__name__}.{field.name} at offset 0x{position:X}",
                     f"{length} bytes",
@@ -333,6 +334,9 @@ class Layout:
             value = self._values[field.name]
             if isinstance(value, Layout):
                 found += [f"{field.name}.{problem}" for problem in value.problems()]
+            elif field.kind == "table":
+                for i, entry in enumerate(value):
+                    found += [f"{field.name}[{i}].{problem}" for problem in entry.problems()]
             elif field.kind == "reserved" and any(value):
                 found.append(f"{field.name} at 0x{offset:X}: reserved bytes are not zero")
             elif field.names is not None and value not in field.names._value2member_map_:

@@ -18,7 +18,7 @@ from sevref.status import InputError, SevError, Status
 #: The first API version whose launch measurement and secret MACs have their present form.
 FIRST_API_WITH_CONTEXT = (0, 17)
 VMSA_SIZE = 4096
-_BLOCK = 1 << 20  # bytes read from a file at a time
+_BLOCK = 1 << 18  # bytes read from a file at a time: they stay in the processor's cache until hashed
 
 ApiVersion = tuple[int, int]
 
@@ -91,7 +91,7 @@ _REPORT_HASHES = {0x002: "sha256", 0x102: "sha384"}
 def launch_digest(chunks: Chunk | Iterable[Chunk], vmsas: Iterable[Bytes] = ()) -> bytes:
     """Launch digest, 32 bytes: SHA-256 of the plaintext of every LAUNCH_UPDATE_DATA, then of every VMSA.
 
-    ``chunks`` are bytes, views or binary files (read 1 MiB at a time), one or many. Where one ends and the
+    ``chunks`` are bytes, views or binary files (read piece by piece), one or many. Where one ends and the
     next begins does not matter, nor do guest addresses: nothing but the bytes and their order enters.
     ``vmsas`` are whole save areas of 4096 bytes as the hypervisor leaves them before LAUNCH_UPDATE_VMSA;
     ``InputError`` for another size. VMSAs among ``chunks`` give the digest of any other order.

@@ -109,7 +109,6 @@ class LinearTweaks(Tweaks):
         self.constants = MappingProxyType({4 + i: constant for i, constant in enumerate(table)})
         self._table = [int.from_bytes(constant, "little") for constant in table]
         self._upper = lru_cache(maxsize=1024)(self._sum)  # of pages
-        self._rows = lru_cache(maxsize=128)(self._row)  # a walk upwards needs few: addresses ^ their neighbours
         self._base = -1
 
     def _sum(self, p: int) -> int:
@@ -141,22 +140,29 @@ class LinearTweaks(Tweaks):
         offset = p % CHUNK
         base = p - offset
         if self._base < 0:
-            rows = (self._row(page) for page in range(0, CHUNK, PAGE))
-            self._chunk = np.frombuffer(self._first, np.uint64) ^ np.stack(list(rows))
+            # Both start on a page: at other distances (modulo 4096) the processor can mistake loads of the one for
+            # loads of what it has just stored to the other, and the move below takes eight times as long.
+            room = np.empty(CHUNK + 2 * PAGE, np.uint8)
+            start = -room.ctypes.data % PAGE
+            rows = room[start : start + CHUNK + PAGE].view(np.uint64).reshape(-1, PAGE // 8)
+            self._chunk, self._constant = rows[:-1], rows[-1]
+            for page, row in enumerate(self._chunk):
+                np.bitwise_xor(np.frombuffer(self._first, np.uint64), self._repeat(page * PAGE, PAGE), row)
             self._base = 0
         if size > CHUNK // 2 and self._base != base:
             # Move the chunk of tweaks that is there: T(base + offset) = T(old + offset) ^ T(old ^ base).
             # (A cache of many chunks is no faster.) An interrupt leaves -1 and makes the next call start over.
-            constant, self._base = self._rows(self._base ^ base), -1
-            np.bitwise_xor(self._chunk, constant, self._chunk)
+            self._constant[:] = self._repeat(self._base ^ base, PAGE)
+            self._base = -1
+            np.bitwise_xor(self._chunk, self._constant, self._chunk)
             self._base = base
         words = self._chunk.reshape(-1)[offset // 8 : (offset + size) // 8]
-        return words if self._base == base else words ^ self._row(self._base ^ base, size)
+        return words if self._base == base else words ^ self._repeat(self._base ^ base, size)
 
-    def _row(self, p: int, size: int = PAGE) -> Words:
+    def _repeat(self, p: int, size: int) -> Words:
         import numpy as np
 
-        return np.frombuffer(self.block(None, p) * (size // BLOCK), np.uint64)
+        return np.frombuffer(self._upper(p).to_bytes(BLOCK, "little") * (size // BLOCK), np.uint64)
 
 
 class SeedTweaks(Tweaks):

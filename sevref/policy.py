@@ -39,11 +39,13 @@ class Policy(int):
             if name.upper() not in by_name:
                 raise InputError("policy bit", "one of " + ", ".join(by_name), name)
             value |= 1 << by_name[name.upper()]
+        if not all(0 <= part < 256 for part in api):
+            raise InputError("policy API version", "two numbers from 0 to 255", f"{api[0]}.{api[1]}")
         return cls(value | api[0] << 16 | api[1] << 24)
 
     def has(self, name: str) -> bool:
         """Whether the bit called ``name`` is set."""
-        return any(label == name.upper() and self >> bit & 1 for bit, (label, _) in BITS.items())
+        return bool(self & Policy.make(name))
 
     @property
     def nodbg(self) -> bool:

@@ -130,4 +130,7 @@ class InputError(ValueError):
         self.field = field
         self.expected = expected
         self.found = found
-        super().__init__(f"{field}: expected {expected}, found {found}")
+        super().__init__(field, expected, found)
+
+    def __str__(self) -> str:
+        return f"{self.field}: expected {self.expected}, found {self.found}"

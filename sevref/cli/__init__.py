@@ -48,8 +48,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if self._module is not None:
-            module, self._module = self._module, None
-            importlib.import_module(module).configure(self)
+            importlib.import_module(self._module).configure(self)
         return super().parse_known_args(args, namespace)
 
 

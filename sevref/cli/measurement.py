@@ -119,7 +119,7 @@ def firmware_digest(path: str) -> bytes:
 
 def _blocks(file: BinaryIO, where: str) -> Iterator[bytes]:
     size = 0
-    while block := file.read(1 << 20):
+    while block := file.read(1 << 18):
         size += len(block)
         if size > common.FILE_LIMIT:
             raise InputError(where, f"at most {common.FILE_LIMIT} bytes", "more")

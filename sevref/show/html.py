@@ -80,7 +80,7 @@ class Stack(Showable):
         return "\n\n".join([self.title] * bool(self.title) + [part.text() for part in self.parts])
 
     def html(self) -> str:
-        return (heading(self.title) if self.title else "") + "".join(part.html() for part in self.parts)
+        return (heading(self.title) if self.title else "") + "".join(part._repr_html_() for part in self.parts)
 
 
 def element(name: str, content: str, style: str = "", **attributes: object) -> str:

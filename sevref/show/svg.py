@@ -14,18 +14,19 @@ from sevref.show.html import as_text, element, escape, frame, heading, scroll
 _SANS = "system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',sans-serif"
 _MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 
-#: widths in ems, of the widest usual face (DejaVu Sans)
-_WIDE, _NARROW, _THIN = 0.69, 0.36, " .,:;'|()[]ilj"
-
 
 def text_width(text: str, size: float = 13, mono: bool = False) -> float:
     """Width in pixels, on the generous side."""
     if mono:
         return 0.61 * size * len(text)
-    return (
-        sum(_WIDE if c.isupper() or c.isdigit() or c in "mw_—→✓✗○" else _NARROW if c in _THIN else 0.59 for c in text)
-        * size
-    )
+    return size * sum(_em(character) for character in text)
+
+
+def _em(character: str) -> float:
+    """Width of a character in ems, of the widest usual face (DejaVu Sans)."""
+    if character.isupper() or character.isdigit() or character in "mw_—→✓✗○":
+        return 0.69
+    return 0.36 if character in " .,:;'|()[]ilj" else 0.59
 
 
 def wrap(text: str, width: float, size: float = 13, mono: bool = False) -> list[str]:

@@ -103,9 +103,7 @@ def test_unknown_words_are_exit_code_2(refused, words):
 
 
 def test_python_m_sevref_is_the_command():
-    done = python(
-        "import runpy; runpy.run_module('sevref', run_name='__main__', alter_sys=True)", "--version"
-    )
+    done = python("import runpy; runpy.run_module('sevref', run_name='__main__', alter_sys=True)", "--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("sevref ")
     assert subprocess.run([sys.executable, "-m", "sevref", "nothing"], capture_output=True).returncode == 2
@@ -180,6 +178,11 @@ def test_interrupted(command, cli):
     assert cli("odd") == (130, "", "")
 
 
+def test_nobody_reads_what_a_command_prints(command, cli):
+    command(raising(BrokenPipeError(32, "Broken pipe")))
+    assert cli("odd") == (141, "", "")
+
+
 def test_a_defect_shows_no_traceback_unless_asked(command, cli, monkeypatch):
     command(raising(ZeroDivisionError("division by zero")))
     with pytest.raises(ZeroDivisionError):
@@ -219,9 +222,7 @@ def test_a_character_that_the_terminal_cannot_show(command):
 def redirected(stdout):
     """--help with another standard output, which Python buffers as it does outside of tests."""
     env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
-    return subprocess.run(
-        [sys.executable, "-m", "sevref", "--help"], stdout=stdout, stderr=subprocess.PIPE, env=env
-    )
+    return subprocess.run([sys.executable, "-m", "sevref", "--help"], stdout=stdout, stderr=subprocess.PIPE, env=env)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
@@ -276,9 +277,7 @@ def test_hex():
 def test_hex_that_is_not_is_refused_and_not_shown(text):
     with pytest.raises(InputError) as caught:
         common.hex_bytes(text)
-    assert (
-        str(caught.value) == f"value: expected pairs of hex digits, found {len(text)} characters that are not"
-    )
+    assert str(caught.value) == f"value: expected pairs of hex digits, found {len(text)} characters that are not"
 
 
 def test_seed_of_nothing():
@@ -292,9 +291,7 @@ def test_api_versions(text, value):
     assert common.api_version(text) == value
 
 
-@pytest.mark.parametrize(
-    "text", ["", "1", "0.", ".24", "0.24.1", "0.256", "256.0", "-1.0", "0x1.0", "a.b", "0.0024"]
-)
+@pytest.mark.parametrize("text", ["", "1", "0.", ".24", "0.24.1", "0.256", "256.0", "-1.0", "0x1.0", "a.b", "0.0024"])
 def test_api_versions_that_are_not(text):
     with pytest.raises(InputError, match=r"MAJOR\.MINOR"):
         common.api_version(text)
@@ -346,9 +343,7 @@ def test_files(tmp_path):
         common.read_file(path, "thing", limit=3)
     with pytest.raises(InputError, match=rf"^thing {path}: expected 16 bytes, found 4 bytes$"):
         common.exact_file(path, "thing", 16)
-    with pytest.raises(
-        InputError, match=rf"^thing {path}: expected base64 of 16 bytes, found base64 of 3 bytes$"
-    ):
+    with pytest.raises(InputError, match=rf"^thing {path}: expected base64 of 16 bytes, found base64 of 3 bytes$"):
         common.base64_file(path, "thing", 16)
 
 
@@ -377,6 +372,4 @@ def test_an_endless_file():
 
 
 def test_option_errors_are_both():
-    assert issubclass(common.OptionError, InputError) and issubclass(
-        common.OptionError, argparse.ArgumentTypeError
-    )
+    assert issubclass(common.OptionError, InputError) and issubclass(common.OptionError, argparse.ArgumentTypeError)

@@ -123,9 +123,7 @@ def test_a_write_fails_midway(folder, monkeypatch):
 
 
 def test_a_folder_that_does_not_exist(tmp_path):
-    with pytest.raises(
-        InputError, match=r"output file .*/none/b: expected an existing folder .*/none, found none"
-    ):
+    with pytest.raises(InputError, match=r"output file .*/none/b: expected an existing folder .*/none, found none"):
         common.write_files({tmp_path / "a": (b"a", 0o644), tmp_path / "none" / "b": (b"b", 0o644)})
     assert content(tmp_path) == {}
 
