@@ -35,16 +35,17 @@ def build_firmware(
     *,
     label: bytes = b"sevref guest firmware",
     reset_vector: bytes | None = None,
-    reset_address: int | None = 0x0080B004,
-    secret_area: tuple[int, int] | None = (0x810000, 0xC00),
-    hashes_area: tuple[int, int] | None = (0x810C00, 0x400),
+    reset_address: int | None = 0xB004,
+    secret_area: tuple[int, int] | None = (0x10000, 0xC00),
+    hashes_area: tuple[int, int] | None = (0x10C00, 0x400),
 ) -> bytes:
     """An image of ``size`` bytes (a multiple of 4096); the same arguments give the same bytes.
 
-    ``label`` stands at the start: images with different labels have different launch digests.
-    ``reset_vector`` is code for the last 16 bytes, ``reset_address`` where application processors start, the
-    areas are (guest physical address, bytes); None leaves an entry out of the table. The defaults are those
-    of the AmdSev build of OVMF (edk2-stable202405). ``InputError`` if something does not fit.
+    ``label`` stands at the start: images with different labels have different launch digests. ``reset_vector`` is code
+    for the last 16 bytes, ``reset_address`` where application processors start, the areas are (guest physical address,
+    bytes); None leaves an entry out of the table. The defaults are laid out as in the AmdSev build of OVMF
+    (edk2-stable202405), but 8 MiB lower, where a guest with 1 MiB of RAM has them. ``InputError`` if something does
+    not fit.
     """
     if size <= 0 or size % PAGE:
         raise InputError("firmware size", f"a multiple of {PAGE} bytes", f"{size} bytes")

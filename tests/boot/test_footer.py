@@ -90,9 +90,9 @@ def test_the_builders_bytes():
     """The whole end of the image, written out."""
     image = boot.build_firmware(4096, label=b"L")
     ending = (
-        "000c8100 00040000 1a00 1f3755723b3a044b927b1da6efa8d454"  # hashes at 0x810C00, 0x400 bytes
-        "00008100 000c0000 1a00 61b32e4c9b7dc34c8081127c90d3d294"  # secret at 0x810000, 0xC00 bytes
-        "04b08000 1600 de71f7007e1acb4f890e68c77e2fb44e"  # application processors start at 0x80B004
+        "000c0100 00040000 1a00 1f3755723b3a044b927b1da6efa8d454"  # hashes at 0x10C00, 0x400 bytes
+        "00000100 000c0000 1a00 61b32e4c9b7dc34c8081127c90d3d294"  # secret at 0x10000, 0xC00 bytes
+        "04b00000 1600 de71f7007e1acb4f890e68c77e2fb44e"  # application processors start at 0xB004
         "5c00 de82b596b21ff745baeaa366c55a082d"
         "faf4ebfd 909090909090909090909090"  # at F000:FFE0: cli; hlt; jmp -3
         "e9edff 90909090909090909090909090"  # at F000:FFF0: jmp -19, to FFE0
@@ -147,23 +147,21 @@ def test_the_builder_refuses(arguments, reason):
 
 def test_the_largest_label():
     image = boot.build_firmware(4096, label=b"l" * 3972)
-    assert image.startswith(b"l" * 3972 + bytes.fromhex("000c8100"))
+    assert image.startswith(b"l" * 3972 + bytes.fromhex("000c0100"))
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize(
-    "arguments", [{}, {"size": 4096, "reset_address": 0x12345678, "hashes_area": (0x7000, 0x400)}]
-)
+@pytest.mark.parametrize("arguments", [{}, {"size": 4096, "reset_address": 0x12345678, "hashes_area": (0x7000, 0x400)}])
 def test_the_peer_reads_what_we_build(arguments, tmp_path):
     image = boot.build_firmware(**arguments)
     path = tmp_path / "firmware"
     path.write_bytes(image)
     found = OVMF(str(path))
     assert found.gpa() == (1 << 32) - len(image)
-    assert found.sev_es_reset_eip() == arguments.get("reset_address", 0x0080B004)
-    assert found.sev_hashes_table_gpa() == arguments.get("hashes_area", (0x810C00,))[0]
+    assert found.sev_es_reset_eip() == arguments.get("reset_address", 0xB004)
+    assert found.sev_hashes_table_gpa() == arguments.get("hashes_area", (0x10C00,))[0]
     assert found.is_sev_hashes_table_supported()
-    assert found.table_item(SECRET) == bytes.fromhex("00008100000c0000")
+    assert found.table_item(SECRET) == bytes.fromhex("00000100000c0000")
 
 
 @pytest.mark.peer
@@ -246,9 +244,7 @@ def test_a_length_of_an_entry_that_does_not_fit(length):
 
 def test_the_second_entry_is_checked_too():
     image = image_of(entry(SECRET, bytes(8), 27), entry(RESET, bytes(4)), before=bytes(100))
-    with pytest.raises(
-        InputError, match=f"length of entry {SECRET} at file offset 0x6C: expected 18 to 26 bytes"
-    ):
+    with pytest.raises(InputError, match=f"length of entry {SECRET} at file offset 0x6C: expected 18 to 26 bytes"):
         boot.parse_footer(image)
 
 
@@ -272,9 +268,7 @@ def test_an_empty_entry():
 @pytest.mark.parametrize("data", [b"", bytes(3), bytes(5), bytes(8)])
 def test_a_reset_block_of_another_size(data):
     found = boot.parse_footer(image_of(entry(RESET, data)))
-    with pytest.raises(
-        InputError, match=r"SEV-ES reset block at file offset 0x0: ResetBlock.*expected 4 bytes"
-    ):
+    with pytest.raises(InputError, match=r"SEV-ES reset block at file offset 0x0: ResetBlock.*expected 4 bytes"):
         found.reset_address()
 
 
