@@ -26,7 +26,7 @@ from sevref.policy import Policy
 from sevref.status import InputError, Status
 
 DEFAULT_BUFFER = 0x1000
-#: where the replay asks for states, in DRAM that it restores afterwards: the first one outside the trusted memory region
+#: where the replay asks for states, in DRAM that it restores afterwards: the first place outside the TMR
 QUERY_PLACES = (0x8000, 0x40000)
 INTERNAL = "INTERNAL:"
 

@@ -171,9 +171,21 @@ class SeedTweaks(Tweaks):
     bits = 46
 
     def block(self, key: KeySlot | None, p: int) -> bytes:
+        return self._encrypt(key, p, BLOCK)
+
+    def small(self, key: KeySlot, p: int, size: int) -> int:
+        return int.from_bytes(self._encrypt(key, p, size), "little")
+
+    def bulk(self, key: KeySlot, p: int, size: int) -> Words:
+        import numpy as np
+
+        return np.frombuffer(self._encrypt(key, p, size), np.uint64)
+
+    @staticmethod
+    def _encrypt(key: KeySlot | None, p: int, size: int) -> bytes:
         seed = bytes(32) if key is None else key.seed
         cipher = Cipher(algorithms.AES(seed[16:]), modes.ECB()).encryptor()
-        return cipher.update(p.to_bytes(8, "little") + bytes(8))
+        return cipher.update(b"".join(q.to_bytes(16, "little") for q in range(p, p + size, BLOCK)))
 
 
 # -------------------------------------------------------------------------------------- presets
