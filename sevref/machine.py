@@ -7,6 +7,7 @@ which only the firmware uses. What is AMD's and what is a model here follows the
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,9 @@ class Dram:
     """The memory cells: a byte array for each region. Addresses are physical, without the C-bit."""
 
     def __init__(self, regions: tuple[tuple[int, int], ...]) -> None:
-        self._regions = [(start, memoryview(bytearray(size))) for start, size in regions]
+        # Anonymous pages: a page of DRAM costs nothing until it is touched.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._regions = [(start, memoryview(mmap.mmap(-1, size, flags=flags))) for start, size in regions]
 
     def view(self, address: int, size: int) -> memoryview:
         """Writable view of ``size`` bytes inside one region. ``InputError`` outside DRAM."""
