@@ -64,14 +64,14 @@ def test_the_arks_own_checks():
     assert verdict(ark, ark, 0x13, root=ROOT) == "INVALID_CERTIFICATE"
     other_id = resigned(ark, key_id=bytes(15) + b"\1", certifying_id=bytes(15) + b"\1")
     assert verdict(other_id, other_id, 0x00) == "SUCCESS"
-    with pytest.raises(SevError, match="INVALID_CERTIFICATE.*KEY_ID"):
+    with pytest.raises(SevError, match=r"INVALID_CERTIFICATE.*KEY_ID"):
         validate_amd(other_id, other_id, 0x00, NAPLES, root=ROOT)
     last_byte = ark.key_id[:15] + bytes([ark.key_id[15] ^ 1])
     close = resigned(ark, key_id=last_byte, certifying_id=last_byte)
-    with pytest.raises(SevError, match="INVALID_CERTIFICATE.*KEY_ID"):
+    with pytest.raises(SevError, match=r"INVALID_CERTIFICATE.*KEY_ID"):
         validate_amd(close, close, 0x00, NAPLES, root=ROOT)
     other_bytes = resigned(ark, reserved=b"\1" + bytes(15))
-    with pytest.raises(SevError, match="INVALID_CERTIFICATE.*root hash"):
+    with pytest.raises(SevError, match=r"INVALID_CERTIFICATE.*root hash"):
         validate_amd(other_bytes, other_bytes, 0x00, NAPLES, root=ROOT)
     resalted = resigned(ark, salt=b"\1" * 32)  # the root hash does not cover the signature
     assert resalted != ark and verdict(resalted, resalted, 0x00, root=ROOT) == "SUCCESS"
@@ -100,7 +100,7 @@ def test_amds_naples_chain_under_other_generations():
     real = amd_roots("naples")
     assert verdict(real.ark, real.ark, 0x00, MILAN) == "BAD_SIGNATURE"
     milan = amd_roots("milan")
-    with pytest.raises(SevError, match="INVALID_CERTIFICATE.*KEY_ID"):
+    with pytest.raises(SevError, match=r"INVALID_CERTIFICATE.*KEY_ID"):
         validate_amd(milan.ark, milan.ark, 0x00, MILAN, root=amd_roots("genoa"))
 
 
@@ -172,7 +172,7 @@ def test_sizes_that_do_not_fit(exponent, modulus, parses):
         assert pair(bytes(data)) == (modulus, 4096)
         assert walk(bytes(data), MILAN) == ("BAD_SIGNATURE" if modulus == 4096 else "INVALID_CERTIFICATE")
     else:
-        with pytest.raises(SevError, match="INVALID_CERTIFICATE.*ASK"):
+        with pytest.raises(SevError, match=r"INVALID_CERTIFICATE.*ASK"):
             read_amd_chain(bytes(data))
 
 

@@ -1,5 +1,6 @@
 """Rule V (a certificate under a signing key) and S (a peer's certificate): order and status of every check."""
 
+import hashlib
 import itertools
 
 import pytest
@@ -21,10 +22,14 @@ from sevref.certs import (
     sign_certificate,
     validate,
 )
-from sevref.crypto import RsaPublic
+from sevref.crypto import P384_B, Point, PrivateKey, RsaPublic
 
 GOOD_OCA, GOOD_PEK, GOOD_PDH = oca(), pek(), pdh()
-OCA_KEY, PEK_KEY, CEK_KEY = GOOD_OCA.signing_key(), GOOD_PEK.signing_key(), new_certificate(0x1004, 2, CEK.public, (0, 0)).signing_key()
+OCA_KEY, PEK_KEY, CEK_KEY = (
+    GOOD_OCA.signing_key(),
+    GOOD_PEK.signing_key(),
+    new_certificate(0x1004, 2, CEK.public, (0, 0)).signing_key(),
+)
 
 
 def verdict(cert, key, **how) -> str:
@@ -128,8 +133,6 @@ def test_the_certificates_own_key(what):
 @pytest.mark.parametrize("x", [0, 1])
 def test_coordinates_below_p_are_what_counts(x):
     """x = 0 and x = 1: if p were not the bound, x + p would do as well."""
-    from sevref.crypto import P384_B, Point
-
     square = (x**3 - 3 * x + P384_B) % P384
     y = pow(square, (P384 + 1) // 4, P384)
     assert (y * y - square) % P384 == 0 or x == 1
@@ -265,8 +268,6 @@ def test_range_of_r_and_s(r, s, expected):
 
 
 def test_infinity_stops_at_once():
-    import hashlib
-
     e = int.from_bytes(hashlib.sha256(GOOD_PEK.body()).digest(), "big")
     r = -e * pow(OCA.d, -1, N384) % N384  # e G + r Q = 0
     for s in (1, 12345):
@@ -464,8 +465,6 @@ def test_nonce_and_salt_are_the_callers():
     nonces = iter([5, 7])
     one = make_signature(cert, OCA, 0x1001, 0x002, nonce=lambda: next(nonces))
     two = make_signature(cert, OCA, 0x1001, 0x002, nonce=lambda: next(nonces))
-    from sevref.crypto import PrivateKey
-
     assert (one.signature.r, two.signature.r) == (PrivateKey(5).public.x % N384, PrivateKey(7).public.x % N384)
     again = make_signature(cert, OCA, 0x1001, 0x002)
     assert again == make_signature(cert, OCA, 0x1001, 0x002) != one  # deterministic without a nonce
@@ -475,7 +474,9 @@ def test_nonce_and_salt_are_the_callers():
     assert make_signature(cert, RSA1024, 0x1001, 0x001) != make_signature(cert, RSA1024, 0x1001, 0x001)
 
 
-@pytest.mark.parametrize(("key", "algo"), [(OCA, 0x001), (RSA1024, 0x002), (OCA, 0x003), (OCA, 0x000), (RSA1024, 0x103)])
+@pytest.mark.parametrize(
+    ("key", "algo"), [(OCA, 0x001), (RSA1024, 0x002), (OCA, 0x003), (OCA, 0x000), (RSA1024, 0x103)]
+)
 def test_a_key_signs_only_with_its_algorithms(key, algo):
     with pytest.raises(InputError):
         sign_certificate(new_certificate(0x1001, 0x002, OCA.public, (0, 0)), key, 0x1001, algo)
