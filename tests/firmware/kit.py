@@ -301,9 +301,10 @@ class Rig:
     def observe(self, handles: Iterable[int] = range(1, 6)) -> dict[str, object]:
         """Everything a host can see: memory, flash, flush flags, status of the platform and of guests. The last page
         of DRAM is the observer's own and left out."""
-        at = DRAM - 0x1000
+        *others, (start, size) = self.machine.map.dram
+        at = start + size - 0x1000
         seen: dict[str, object] = {
-            "dram": self.get(0, at),
+            "dram": [self.get(*region) for region in [*others, (start, size - 0x1000)]],
             "flash": bytes(self.machine.flash),
             "wbinvd": list(self.machine.wbinvd_done),
             "asids": dict(self.machine.valid_asids),
