@@ -1,0 +1,106 @@
+"""What a notebook says it tried: each attempt is run, and who noticed it is recorded from the answer.
+
+``Tape`` is the other witness: a source of randomness that remembers what it handed out, so that a demonstration with
+seeded keys can show every one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sevref.crypto import RandomSource
+from sevref.show.html import Html, Showable, element, escape, statement
+from sevref.show.table import Table, code, table, verdict_cell
+from sevref.status import SevError, Status
+
+NOBODY = "nobody"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt: ``noticed_by`` is a party or "nobody", ``why`` the rule that refused it or what it led to."""
+
+    what: str
+    noticed_by: str
+    status: Status
+    why: str
+
+
+class Attempts(Showable):
+    """The attempts of a run in order; shows as a table."""
+
+    title = "What an attacker tried"
+
+    def __init__(self) -> None:
+        self.entries: list[Attempt] = []
+
+    def run(self, what: str, action: Callable[[], Any], *, by: str = "AMD-SP", otherwise: str = "") -> Showable:
+        """Make the attempt. A ``SevError`` is party ``by`` noticing it; without one nobody does, and ``otherwise``
+        says what follows. Returns the answer, to be shown."""
+        try:
+            action()
+        except SevError as error:
+            entry = Attempt(what, by, error.status, error.rule)
+        else:
+            entry = Attempt(what, NOBODY, Status.SUCCESS, otherwise)
+        self.entries.append(entry)
+        status = f"{entry.status.name} (0x{entry.status:02X})"
+        return statement(entry.noticed_by != NOBODY, f"{status}: noticed by {entry.noticed_by}", [entry.why], what)
+
+    def answers(self) -> list[tuple[str, str]]:
+        """(who noticed, status name) of every attempt, to be asserted."""
+        return [(entry.noticed_by, entry.status.name) for entry in self.entries]
+
+    def table(self) -> Table:
+        """One row per attempt."""
+        rows = [
+            {
+                "attempt": Html(element("div", escape(entry.what), "min-width:24ch"), entry.what),
+                "noticed by": verdict_cell(entry.noticed_by != NOBODY, entry.noticed_by),
+                "status": code(entry.status.name),
+                "why, or what follows": entry.why,
+            }
+            for entry in self.entries
+        ]
+        return table(rows, self.title)
+
+    def text(self) -> str:
+        return self.table().text()
+
+    def html(self) -> str:
+        return self.table().html()
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One draw: what it was for, and the bytes."""
+
+    what: str
+    data: bytes = field(repr=False)
+
+
+class Tape:
+    """A ``RandomSource`` that passes another one through and remembers every draw."""
+
+    def __init__(self, source: RandomSource) -> None:
+        self._source = source
+        self.draws: list[Draw] = []
+
+    def draw(self, size: int, what: str = "") -> bytes:
+        """``size`` bytes of the source behind."""
+        data = self._source.draw(size, what)
+        self.draws.append(Draw(what, data))
+        return data
+
+    def last(self, what: str) -> bytes:
+        """The newest draw called ``what``. ``KeyError`` if there is none."""
+        for draw in reversed(self.draws):
+            if draw.what == what:
+                return draw.data
+        raise KeyError(what)
+
+    def table(self, title: str = "") -> Table:
+        """Every draw in order, bytes included: for demonstration keys only."""
+        return table([{"draw": d.what, "bytes": len(d.data), "value": d.data} for d in self.draws], title)

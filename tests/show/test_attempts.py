@@ -1,0 +1,84 @@
+"""Attempts record who really noticed; the tape passes on what it hands out."""
+
+from __future__ import annotations
+
+import pytest
+
+from sevref.crypto import SeededRandom
+from sevref.machine import Machine
+from sevref.show.attempts import Attempts, Tape
+from sevref.status import InputError, SevError, Status
+
+
+def refuse() -> None:
+    raise SevError(Status.BAD_MEASUREMENT, "WRAP_MAC does <not> match", "LAUNCH_START")
+
+
+def test_attempts_record_the_answer() -> None:
+    tried = Attempts()
+    shown = tried.run("flip a bit", refuse)
+    assert "BAD_MEASUREMENT (0x0B)" in shown.text() and "AMD-SP" in shown.text()
+    tried.run("replace everything", refuse, by="guest owner")
+    shown = tried.run("send it again", lambda: None, otherwise="a second guest")
+    assert "nobody" in shown.text() and "a second guest" in shown.text()
+    assert tried.answers() == [
+        ("AMD-SP", "BAD_MEASUREMENT"),
+        ("guest owner", "BAD_MEASUREMENT"),
+        ("nobody", "SUCCESS"),
+    ]
+    assert [entry.why for entry in tried.entries] == ["WRAP_MAC does <not> match"] * 2 + ["a second guest"]
+
+
+def test_attempts_show_as_a_table() -> None:
+    tried = Attempts()
+    tried.run("flip a bit", refuse)
+    tried.run("send it again", lambda: None, otherwise="a second guest")
+    lines = tried.text().splitlines()
+    assert lines[0] == "What an attacker tried"
+    assert lines[3].split() == [
+        "flip",
+        "a",
+        "bit",
+        "✓",
+        "AMD-SP",
+        "BAD_MEASUREMENT",
+        "WRAP_MAC",
+        "does",
+        "<not>",
+        "match",
+    ]
+    assert lines[4].split() == ["send", "it", "again", "✗", "nobody", "SUCCESS", "a", "second", "guest"]
+    page = tried.html()
+    assert "WRAP_MAC does &lt;not&gt; match" in page and "<not>" not in page
+
+
+def test_other_errors_are_no_answers() -> None:
+    def stumble() -> None:
+        raise InputError("offset", "0 to 3", 4)
+
+    tried = Attempts()
+    with pytest.raises(InputError):
+        tried.run("stumble", stumble)
+    assert tried.entries == []
+
+
+def test_tape_passes_on_and_remembers() -> None:
+    tape, plain = Tape(SeededRandom(b"s", "x")), SeededRandom(b"s", "x")
+    assert [tape.draw(16, "TEK"), tape.draw(48, "key"), tape.draw(16, "TEK")] == [
+        plain.draw(16),
+        plain.draw(48),
+        plain.draw(16),
+    ]
+    again = SeededRandom(b"s", "x")
+    first, key, second = again.draw(16), again.draw(48), again.draw(16)
+    assert [(d.what, d.data) for d in tape.draws] == [("TEK", first), ("key", key), ("TEK", second)]
+    assert tape.last("TEK") == second and tape.last("key") == key
+    with pytest.raises(KeyError):
+        tape.last("TIK")
+    assert first.hex() in tape.table("draws").text()
+    assert first.hex() not in repr(tape) + repr(tape.draws)
+
+
+def test_tape_serves_a_machine() -> None:
+    tape = Tape(SeededRandom(b"s", "platform A"))
+    assert Machine("milan", seed=b"s", rng=tape, dram_size=4 << 20).rng is tape
