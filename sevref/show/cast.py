@@ -1,16 +1,14 @@
-"""The cast of the walkthrough: parties and keys in their colours, and the account of what an attacker tried."""
+"""The cast of the walkthrough: parties, keys and certificates in their colours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
-from sevref.certs import Algo, Chain, ChainResult, SevCertificate, Usage
+from sevref.certs import Algo, Chain, SevCertificate, Usage
 from sevref.show import palette
-from sevref.show.html import Html, Showable, chip
+from sevref.show.html import Html, chip
 from sevref.show.table import Table, table
-from sevref.status import SevError, Status
 
 #: name, what it wants, what it holds, whom it trusts
 _PARTIES = (
@@ -130,37 +128,3 @@ def certificate_table(chain: Chain, title: str = "") -> Table:
 
 def _named(names: type[IntEnum], value: int) -> str:
     return names(value).name if value in names._value2member_map_ else f"0x{value:X}"
-
-
-class Attempts:
-    """What an attacker tried in one notebook, with the answer that it really got. ``table()`` shows the account."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def run(self, attempt: str, by: str, call: Callable[[], object]) -> Status:
-        """Make an attempt. ``call`` raises ``SevError`` where ``by`` refuses; anything else passes through. The
-        status, SUCCESS if nobody refused."""
-        try:
-            call()
-        except SevError as error:
-            return self._add(attempt, by, error.status, error.rule)
-        return self._add(attempt, "nobody", Status.SUCCESS, "")
-
-    def chain(self, attempt: str, result: ChainResult) -> Status:
-        """A chain that was put before a verifier, with its verdict: the first failing check decides."""
-        if result.valid:
-            return self._add(attempt, "nobody", Status.SUCCESS, "; ".join(result.warnings))
-        check = result.failures[0]
-        link = f"{check.subject} by {check.issuer}" if check.issuer else check.subject
-        return self._add(attempt, "verifier", check.status, f"{link}, {check.check}: {check.detail}")
-
-    def table(self, title: str = "What an attacker tried") -> Table:
-        """One row per attempt: what, who noticed, the status, the rule in words (shortened)."""
-        return table(self.rows, title, ["attempt", "noticed by", "status", "rule"])
-
-    def _add(self, attempt: str, by: str, status: Status, rule: str) -> Status:
-        shown: Showable | str = party(by) if palette.party_name(by) in palette.PARTIES else by
-        words = rule if len(rule) <= 120 else rule[:117].rstrip() + "..."
-        self.rows.append({"attempt": attempt, "noticed by": shown, "status": status, "rule": words})
-        return status
