@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import cycle, groupby
 
 from sevref.layout import Layout, Row
 from sevref.show import palette
@@ -92,25 +92,24 @@ class ByteMap(Showable):
         secret: set[str],
     ) -> None:
         self.title, self.rows, self.fold, self.fields = title, rows, fold, fields
-        self.other, self._colours, self._data = other, colours, data
+        self.other, self._data = other, data
+        turn = cycle(palette.FIELDS)
+        self._colours = [
+            colours[row.name] if row.name in colours else None if row.kind == "reserved" else next(turn) for row in rows
+        ]
         self._owner = [index for index, row in enumerate(rows) for _ in range(row.size)]
         self._masked = {index for index, row in enumerate(rows) if row.secret or row.name in secret}
         self.changed: list[int] = []
         if other is not None:
             end = max(len(data), len(other))
             self.changed = [i for i in range(end) if data[i : i + 1] != other[i : i + 1]]
+        self._differs = frozenset(self.changed)
 
     # -- what one byte, field or row looks like
 
     def colour(self, index: int) -> str | None:
         """Colour of field ``index``; None for reserved bytes and filler, which stay plain."""
-        row = self.rows[index]
-        if row.name in self._colours:
-            return self._colours[row.name]
-        if row.kind == "reserved":
-            return None
-        visible = [i for i, other in enumerate(self.rows) if other.kind != "reserved"]
-        return palette.FIELDS[visible.index(index) % len(palette.FIELDS)]
+        return self._colours[index]
 
     def _byte(self, offset: int) -> str:
         return "••" if self._owner[offset] in self._masked else f"{self._data[offset]:02x}"
@@ -263,7 +262,7 @@ class ByteMap(Showable):
         texts = []
         for offset in range(run.start, run.start + run.size):
             text = self._byte(offset)
-            if offset in self.changed:
+            if offset in self._differs:
                 style = f"color:{palette.MARK[0]};background:{palette.MARK[1]};font-weight:700;padding:0"
                 text = element("mark", text, style, title=f"differs at 0x{offset:X}")
             texts.append(text)

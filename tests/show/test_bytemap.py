@@ -1,5 +1,6 @@
 """Byte maps: every byte once, coloured by its field, long runs folded, secrets masked."""
 
+import functools
 import itertools
 import re
 
@@ -26,6 +27,7 @@ SAMPLE = Sample.parse(BYTES)
 SESSION = Session.parse(bytes(range(128)))
 
 
+@functools.cache
 def certificate() -> SevCertificate:
     cert = new_certificate(Usage.PDH, Algo.ECDH_SHA256, PrivateKey(7).public, (0, 24))
     sign_certificate(cert, PrivateKey(5), Usage.PEK, Algo.ECDSA_SHA256)
