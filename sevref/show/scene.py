@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sevref.certs import Chain
+from sevref.certs import Chain, SevCertificate
 from sevref.driver import Exchange, Platform
 from sevref.machine import Machine
 from sevref.measurement import ApiVersion
@@ -35,11 +35,12 @@ class Scene:
     @classmethod
     def build_up(cls, version: tuple[int, int, int] = (0, 24, 15)) -> Scene:
         """A fresh scene; the same version gives the same bytes everywhere."""
-        machine = Machine("milan", seed=SEED, dram_size=8 << 20)
+        machine = _machine()
         platform = Platform(machine, version=version)
         hypervisor = Hypervisor(platform)
         hypervisor.boot()
-        chain = hypervisor.certificates(_factory())
+        cek = _signed_cek(platform.get_id())
+        chain = platform.pdh_cert_export().replace(cek=cek, ask=machine.amd.ask, ark=machine.amd.ark)
         owner = GuestOwner(roots=machine.amd, minimum_api=(0, 0), seed=SEED)
         platform.log.clear()
         return cls(platform, hypervisor, owner, chain, version[:2], version[2])
@@ -63,9 +64,13 @@ class Scene:
         self.say(source, source, message, error.status)
 
 
-@lru_cache(maxsize=1)
-def _factory() -> SimulatedAmd:
-    """The simulated AMD with the scene's chip enrolled; its signatures use salts of a stream, all of them valid."""
+@lru_cache
+def _signed_cek(chip_id: bytes) -> SevCertificate:
+    """The chip's CEK certificate: the simulated AMD is asked once, its answer serves every scene."""
     amd = SimulatedAmd("milan", seed=SEED)
-    amd.enrol(Machine("milan", seed=SEED, dram_size=8 << 20))
-    return amd
+    amd.enrol(_machine())
+    return amd.certify(chip_id)
+
+
+def _machine() -> Machine:
+    return Machine("milan", seed=SEED, dram_size=8 << 20)

@@ -119,7 +119,7 @@ def slider(description: str, value: int, low: int, high: int, tooltip: str = "")
     """Whole number between two bounds."""
     import ipywidgets
 
-    return ipywidgets.IntSlider(value, low, high, **_style(description, tooltip))
+    return ipywidgets.IntSlider(value, low, high, continuous_update=False, **_style(description, tooltip))
 
 
 def number(description: str, value: int, low: int, high: int, tooltip: str = "") -> Any:
