@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,8 @@ def load_trace(path: str | Path) -> dict[str, Any]:
     for name, kind in (("trace", str), ("instances", dict), ("steps", list)):
         if not isinstance(trace, dict) or not isinstance(trace.get(name), kind):
             raise InputError(f"{path}: {name}", f"a {kind.__name__}", "none")
+    if not all(isinstance(step, dict) for step in trace["steps"]):
+        raise InputError(f"{path}: steps", "objects", "something else")
     result: dict[str, Any] = trace
     return result
 
@@ -198,22 +200,35 @@ class _Replay:
     def __init__(self, trace: Mapping[str, Any]) -> None:
         self.name = trace["trace"]
         self.steps = trace["steps"]
-        self.instances = {name: _Instance(name, config) for name, config in trace["instances"].items()}
+        self.instances = {name: self._instance(name, config) for name, config in trace["instances"].items()}
         self.report = Report()
+
+    def _instance(self, name: str, config: Any) -> _Instance:
+        try:
+            return _Instance(name, config)
+        except (KeyError, TypeError, ValueError) as error:
+            found = str(error) if isinstance(error, InputError) else repr(config)
+            raise InputError(f"{self.name}: instance {name}", "cuk, rkh, ver, ... as the format says", found) from None
 
     def run(self) -> Report:
         commands = sum(step.get("op") == "cmd" for step in self.steps)
         for step in self.steps:
-            instance = self.instances.get(step.get("fw", ""))
-            operation = getattr(self, f"_{step.get('op')}", None)
-            if instance is None or operation is None:
-                raise InputError(f"{self.name} step {step.get('i')}", "a known op and instance", f"{step.get('op')}")
+            where = f"{self.name}: step {step.get('i')}"
+            instance, operation = self.instances.get(step.get("fw", "")), OPERATIONS.get(step.get("op", ""))
+            if instance is None:
+                raise InputError(f"{where}: fw", f"one of {', '.join(self.instances)}", repr(step.get("fw")))
+            if operation is None:
+                raise InputError(f"{where}: op", f"one of {', '.join(OPERATIONS)}", repr(step.get("op")))
             try:
-                operation(instance, step)
+                operation(self, instance, step)
             except NotBuiltError:
                 self.report.unsupported = commands - self.report.steps
                 self.report.steps = commands
                 break
+            except InputError as error:
+                raise InputError(f"{where}: {error.field}", error.expected, error.found) from None
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise InputError(where, "a step as data/traces/README.md describes it", repr(error)) from None
         return self.report
 
     # -- what happens between commands
@@ -321,6 +336,17 @@ class _Replay:
                     yield f"NV buffer, {name}", want.hex()[:64], got.hex()[:64]
             return
         yield from _first_difference(f"memory 0x{address:X}", expected, actual)
+
+
+OPERATIONS: Mapping[str, Callable[[_Replay, _Instance, Mapping[str, Any]], None]] = {
+    "cmd": _Replay._cmd,
+    "write": _Replay._write,
+    "fill": _Replay._fill,
+    "wbinvd": _Replay._wbinvd,
+    "boot": _Replay._boot,
+    "rngpush": _Replay._rngpush,
+    "repeat": _Replay._repeat,
+}
 
 
 def _status_name(code: int) -> str:

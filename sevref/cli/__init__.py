@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "session": ("sevref.cli.session", "the guest owner's launch session and keys"),
     "measurement": ("sevref.cli.measurement", "compute and verify launch measurements"),
     "secret": ("sevref.cli.secret", "package secrets for a measured guest"),
+    "conform": ("sevref.cli.conform", "replay recorded firmware commands and compare every answer"),
 }
 
 NO_READER = 128 + 13  # what a shell reports of a program that SIGPIPE ended
