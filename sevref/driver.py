@@ -6,6 +6,7 @@ status is SUCCESS. There is no other way into the firmware: what a call can do, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from sevref.certs import Chain, SevCertificate
 from sevref.firmware import BY_NAME, SPEC_0_24, ApiVersion, GuestState, Profile, SecureProcessor
 from sevref.firmware import buffers as b
 from sevref.firmware.platform import CERT_LEN, CHAIN_LEN, ID_LEN, TMR_SIZE
+from sevref.firmware.store import MEDIUM_SIZE
 from sevref.layout import Layout
 from sevref.machine import Machine
 from sevref.measurement import AttestationReport, MeasurementBlob
@@ -125,6 +127,47 @@ class Platform:
         paddr = (self.default_tmr if tmr is None else tmr) if es else 0
         self.call("INIT", b.InitBuffer(options=int(es), tmr_paddr=paddr, tmr_length=TMR_SIZE if es else 0))
 
+    def init_ex(self, nv_paddr: int, es: bool = False, *, tmr: int | None = None) -> None:
+        """INIT_EX: as INIT, with 32 KiB of host memory (new: all FF) as persistent store instead of flash."""
+        paddr = (self.default_tmr if tmr is None else tmr) if es else 0
+        self.call(
+            "INIT_EX",
+            b.InitExBuffer(
+                length=b.InitExBuffer.SIZE,
+                options=int(es),
+                tmr_paddr=paddr,
+                tmr_length=TMR_SIZE if es else 0,
+                nv_paddr=nv_paddr,
+                nv_length=MEDIUM_SIZE,
+            ),
+        )
+
+    def platform_reset(self) -> None:
+        """PLATFORM_RESET: erase the identity in flash; the next INIT makes a new, self-owned one."""
+        self.call("PLATFORM_RESET")
+
+    def pek_gen(self) -> None:
+        """PEK_GEN: new OCA, PEK and PDH; an external owner is gone."""
+        self.call("PEK_GEN")
+
+    def pdh_gen(self) -> None:
+        """PDH_GEN: a new PDH; sessions made for the old one fail from now on."""
+        self.call("PDH_GEN")
+
+    def nop(self) -> None:
+        """NOP."""
+        self.call("NOP")
+
+    def download_firmware(self, image: bytes) -> None:
+        """DOWNLOAD_FIRMWARE: from the next command on the firmware is the image's version."""
+        scratch = self._fresh()
+        if len(image) > SCRATCH_SIZE - 64:  # does not fit the driver's buffers: it goes below them
+            paddr = self._scratch - len(image) & ~31
+            self.machine.dram.write(paddr, image)
+        else:
+            paddr = scratch.place(image)
+        self.call("DOWNLOAD_FIRMWARE", b.DownloadFirmwareBuffer(fw_paddr=paddr, fw_len=len(image)), scratch=scratch)
+
     def shutdown(self) -> None:
         """SHUTDOWN: back to UNINIT, every guest is gone."""
         self.call("SHUTDOWN")
@@ -181,6 +224,15 @@ class Platform:
         """ACTIVATE: load the guest's key into the slot of ``asid`` and bind the two."""
         self.call("ACTIVATE", b.ActivateBuffer(handle=handle, asid=asid), note=f"ASID {asid}")
 
+    def activate_ex(self, handle: int, asid: int, apic_ids: Sequence[int]) -> None:
+        """ACTIVATE_EX: as ACTIVATE, on the core complexes of the listed APIC ids alone; may be repeated to add some."""
+        scratch = self._fresh()
+        ids = scratch.place(b"".join(apic_id.to_bytes(4, "little") for apic_id in apic_ids))
+        buffer = b.ActivateExBuffer(
+            length=b.ActivateExBuffer.SIZE, handle=handle, asid=asid, numids=len(apic_ids), ids_paddr=ids
+        )
+        self.call("ACTIVATE_EX", buffer, scratch=scratch, note=f"ASID {asid}")
+
     def deactivate(self, handle: int) -> None:
         """DEACTIVATE: unbind the guest from its ASID."""
         self.call("DEACTIVATE", b.HandleBuffer(handle=handle))
@@ -235,18 +287,7 @@ class Platform:
 
     def launch_secret(self, handle: int, header: PacketHeader | bytes, payload: bytes, guest_paddr: int) -> None:
         """LAUNCH_SECRET: open the owner's packet and write the secret to guest memory at ``guest_paddr``."""
-        scratch = self._fresh()
-        head = _bytes(header)
-        buffer = b.PacketBuffer(
-            handle=handle,
-            hdr_paddr=scratch.place(head),
-            hdr_len=len(head),
-            guest_paddr=guest_paddr,
-            guest_len=len(payload),
-            trans_paddr=scratch.place(payload),
-            trans_len=len(payload),
-        )
-        self.call("LAUNCH_SECRET", buffer, scratch=scratch, note=f"{len(payload)} bytes to 0x{guest_paddr:X}")
+        self._packet("LAUNCH_SECRET", handle, header, payload, guest_paddr)
 
     def launch_finish(self, handle: int) -> None:
         """LAUNCH_FINISH: the guest may run; the trusted channel is wiped."""
@@ -259,6 +300,150 @@ class Platform:
         buffer = b.AttestationBuffer(handle=handle, paddr=place, mnonce=mnonce, length=AttestationReport.SIZE)
         self._answer("ATTESTATION", buffer, scratch)
         return AttestationReport.parse(self.machine.dram.read(place, AttestationReport.SIZE))
+
+    # -- migration and snapshots
+
+    def send_start(self, handle: int, receiver: Chain) -> tuple[Policy, Session]:
+        """SEND_START to the platform of ``receiver``: the guest's policy, and the session for RECEIVE_START.
+
+        Certificates that the chain lacks are passed as absent; which ones are needed the guest's policy decides."""
+        scratch = self._fresh()
+        place = scratch.place(bytes(Session.SIZE))
+        buffer = b.SendStartBuffer(handle=handle, session_paddr=place, session_len=Session.SIZE)
+        if receiver.pdh is not None:
+            buffer.pdh_cert_paddr, buffer.pdh_cert_len = scratch.place(receiver.pdh.pack()), CERT_LEN
+        if receiver.pek is not None and receiver.oca is not None and receiver.cek is not None:
+            platform = receiver.pek.pack() + receiver.oca.pack() + receiver.cek.pack()
+            buffer.plat_certs_paddr, buffer.plat_certs_len = scratch.place(platform), len(platform)
+        if receiver.ask is not None and receiver.ark is not None:
+            amd = receiver.ask.pack() + receiver.ark.pack()
+            buffer.amd_certs_paddr, buffer.amd_certs_len = scratch.place(amd), len(amd)
+        answer = self._answer("SEND_START", buffer, scratch)
+        return Policy(answer.policy), Session.parse(self.machine.dram.read(place, Session.SIZE))
+
+    def send_update_data(self, handle: int, guest_paddr: int, length: int) -> tuple[PacketHeader, bytes]:
+        """SEND_UPDATE_DATA: guest memory as a packet, header and ciphertext."""
+        return self._send_update("SEND_UPDATE_DATA", handle, guest_paddr, length)
+
+    def send_update_vmsa(self, handle: int, guest_paddr: int, length: int = 4096) -> tuple[PacketHeader, bytes]:
+        """SEND_UPDATE_VMSA: a vCPU's register page as a packet."""
+        return self._send_update("SEND_UPDATE_VMSA", handle, guest_paddr, length)
+
+    def _send_update(self, name: str, handle: int, guest_paddr: int, length: int) -> tuple[PacketHeader, bytes]:
+        scratch = self._fresh()
+        header, data = scratch.place(bytes(PacketHeader.SIZE)), scratch.place(bytes(length))
+        buffer = b.PacketBuffer(
+            handle=handle,
+            hdr_paddr=header,
+            hdr_len=PacketHeader.SIZE,
+            guest_paddr=guest_paddr,
+            guest_len=length,
+            trans_paddr=data,
+            trans_len=length,
+        )
+        self._answer(name, buffer, scratch, note=f"{length} bytes at 0x{guest_paddr:X}")
+        read = self.machine.dram.read
+        return PacketHeader.parse(read(header, PacketHeader.SIZE)), read(data, length)
+
+    def send_finish(self, handle: int) -> None:
+        """SEND_FINISH: the guest is SENT; it can only be deactivated and decommissioned."""
+        self.call("SEND_FINISH", b.HandleBuffer(handle=handle))
+
+    def send_cancel(self, handle: int) -> None:
+        """SEND_CANCEL: the guest is RUNNING again."""
+        self.call("SEND_CANCEL", b.HandleBuffer(handle=handle))
+
+    def receive_start(
+        self, policy: int, sender_pdh: SevCertificate | bytes, session: Session | bytes, *, handle: int = 0
+    ) -> int:
+        """RECEIVE_START: a new guest under the sender's ``policy``; its handle. ``handle`` shares that guest's key."""
+        scratch = self._fresh()
+        cert, blob = _bytes(sender_pdh), _bytes(session)
+        buffer = b.ReceiveStartBuffer(
+            handle=handle,
+            policy=int(policy),
+            pdh_cert_paddr=scratch.place(cert),
+            pdh_cert_len=len(cert),
+            session_paddr=scratch.place(blob),
+            session_len=len(blob),
+        )
+        return self._answer("RECEIVE_START", buffer, scratch, note=f"policy {Policy(policy)}").handle
+
+    def receive_update_data(self, handle: int, header: PacketHeader | bytes, data: bytes, guest_paddr: int) -> None:
+        """RECEIVE_UPDATE_DATA: open a packet and write it to guest memory."""
+        self._packet("RECEIVE_UPDATE_DATA", handle, header, data, guest_paddr)
+
+    def receive_update_vmsa(self, handle: int, header: PacketHeader | bytes, data: bytes, guest_paddr: int) -> None:
+        """RECEIVE_UPDATE_VMSA: open the packet of a register page and give the page a checksum slot here."""
+        self._packet("RECEIVE_UPDATE_VMSA", handle, header, data, guest_paddr)
+
+    def receive_finish(self, handle: int) -> None:
+        """RECEIVE_FINISH: the received guest may run."""
+        self.call("RECEIVE_FINISH", b.HandleBuffer(handle=handle))
+
+    def _packet(self, name: str, handle: int, header: PacketHeader | bytes, data: bytes, guest_paddr: int) -> None:
+        scratch = self._fresh()
+        head = _bytes(header)
+        buffer = b.PacketBuffer(
+            handle=handle,
+            hdr_paddr=scratch.place(head),
+            hdr_len=len(head),
+            guest_paddr=guest_paddr,
+            guest_len=len(data),
+            trans_paddr=scratch.place(data),
+            trans_len=len(data),
+        )
+        self.call(name, buffer, scratch=scratch, note=f"{len(data)} bytes to 0x{guest_paddr:X}")
+
+    # -- debugging, copying, swapping
+
+    def dbg_decrypt(self, handle: int, src_paddr: int, dst_paddr: int, length: int) -> None:
+        """DBG_DECRYPT: plaintext of guest memory to host memory, if the policy allows debugging."""
+        self._debug("DBG_DECRYPT", handle, src_paddr, dst_paddr, length)
+
+    def dbg_encrypt(self, handle: int, src_paddr: int, dst_paddr: int, length: int) -> None:
+        """DBG_ENCRYPT: host memory into guest memory, if the policy allows debugging."""
+        self._debug("DBG_ENCRYPT", handle, src_paddr, dst_paddr, length)
+
+    def _debug(self, name: str, handle: int, src_paddr: int, dst_paddr: int, length: int) -> None:
+        self.call(name, b.DebugBuffer(handle=handle, src_paddr=src_paddr, dst_paddr=dst_paddr, length=length))
+
+    def copy(self, handle: int, src_paddr: int, dst_paddr: int, length: int) -> None:
+        """COPY: move guest pages to another physical address; only the firmware can, the key depends on the address."""
+        self.call("COPY", b.CopyBuffer(handle=handle, length=length, src_paddr=src_paddr, dst_paddr=dst_paddr))
+
+    def swap_out(self, handle: int, src_paddr: int, dst_paddr: int, *, flags: int = 0, software_data: int = 0) -> bytes:
+        """SWAP_OUT: the page encrypted for storage to ``dst_paddr``; its 64-byte metadata entry."""
+        scratch = self._fresh()
+        entry = self._aligned_entry(scratch, bytes(64))
+        buffer = b.SwapOutBuffer(
+            handle=handle,
+            flags=flags,
+            src_paddr=src_paddr,
+            dst_paddr=dst_paddr,
+            mdata_paddr=entry,
+            software_data=software_data,
+        )
+        self._answer("SWAP_OUT", buffer, scratch)
+        return self.machine.dram.read(entry, 64)
+
+    def swap_in(self, handle: int, src_paddr: int, dst_paddr: int, entry: bytes, *, flags: int = 0) -> None:
+        """SWAP_IN: a swapped-out page, with its metadata entry, back into guest memory."""
+        scratch = self._fresh()
+        buffer = b.SwapInBuffer(
+            handle=handle,
+            flags=flags,
+            src_paddr=src_paddr,
+            dst_paddr=dst_paddr,
+            mdata_paddr=self._aligned_entry(scratch, entry),
+        )
+        self.call("SWAP_IN", buffer, scratch=scratch)
+
+    @staticmethod
+    def _aligned_entry(scratch: Scratch, entry: bytes) -> int:
+        """Place a metadata entry at a multiple of 64."""
+        padding = -(scratch.base + scratch.used) % 64
+        return scratch.place(bytes(padding) + entry) + padding
 
 
 def _bytes(part: Any) -> bytes:
