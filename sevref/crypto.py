@@ -134,6 +134,11 @@ P384_N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0
 P384_B = 0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF
 
 
+@lru_cache(maxsize=64)  # with the library's key objects, which make the same test when they are loaded
+def _on_curve(x: int, y: int) -> bool:
+    return 0 <= x < P384_P and 0 <= y < P384_P and (y * y - (x * x * x - 3 * x + P384_B)) % P384_P == 0
+
+
 class Point(NamedTuple):
     """A public key on P-384: affine coordinates as integers."""
 
@@ -143,8 +148,7 @@ class Point(NamedTuple):
     @property
     def valid(self) -> bool:
         """Whether both coordinates are below the field prime and satisfy y^2 = x^3 - 3x + b."""
-        x, y = self
-        return 0 <= x < P384_P and 0 <= y < P384_P and (y * y - (x * x * x - 3 * x + P384_B)) % P384_P == 0
+        return _on_curve(*self)
 
 
 @dataclass(frozen=True, repr=False)

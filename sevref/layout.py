@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, overload
 
 from sevref.status import InputError
 
@@ -83,10 +83,11 @@ class Field(Generic[T]):
     @overload
     def __get__(self, obj: Layout, owner: type) -> T: ...
     def __get__(self, obj: Layout | None, owner: type) -> Any:
-        return self if obj is None else obj._values[self.name]
+        return self if obj is None else obj.__dict__[self.name]
 
-    def __set__(self, obj: Layout, value: T) -> None:
-        obj._values[self.name] = value
+    if TYPE_CHECKING:  # an object's values are plain attributes, which hide the fields of its class: that is fast
+
+        def __set__(self, obj: Layout, value: T) -> None: ...
 
     def length(self, obj: Layout | None) -> int:
         """Size in bytes in ``obj``."""
@@ -95,6 +96,8 @@ class Field(Generic[T]):
     def decode(self, chunk: bytes, obj: Layout) -> Any:
         if self.kind == "integer":
             return int.from_bytes(chunk, "little")
+        if self.kind == "bytes" or self.kind == "reserved":
+            return chunk
         if self.kind == "layout" or self.kind == "union":
             cls = self.choose(obj) if self.choose else None
             return chunk if cls is None else cls.parse(chunk)
@@ -106,19 +109,22 @@ class Field(Generic[T]):
         return chunk
 
     def encode(self, obj: Layout) -> bytes:
-        value, size = obj._values[self.name], self.length(obj)
-        where = f"{type(obj).__name__}.{self.name}"
+        value, size = obj.__dict__[self.name], self.size
+        if not isinstance(size, int):
+            size = size(obj)
         if self.kind == "integer":
-            if not 0 <= value < 1 << 8 * size:
+            try:
+                return int(value).to_bytes(size, "little")
+            except OverflowError:
                 found = "one outside (not shown)" if self.secret else hex(value)
-                raise InputError(where, f"an integer of {size} bytes", found)
-            return int(value).to_bytes(size, "little")
+                where = f"{type(obj).__name__}.{self.name}"
+                raise InputError(where, f"an integer of {size} bytes", found) from None
         if isinstance(value, Layout):
             value = value.pack()
         elif self.kind == "table":
             value = b"".join(entry.pack() for entry in value)
         if len(value) != size:
-            raise InputError(where, f"{size} bytes", f"{len(value)} bytes")
+            raise InputError(f"{type(obj).__name__}.{self.name}", f"{size} bytes", f"{len(value)} bytes")
         return bytes(value)
 
     def initial(self, obj: Layout) -> Any:
@@ -212,7 +218,6 @@ class Layout:
     fields: ClassVar[tuple[Field[Any], ...]] = ()
     SIZE: ClassVar[int] = 0
     FIXED: ClassVar[bool] = True
-    _values: dict[str, Any]
 
     def __init_subclass__(cls, size: int | None = None, register: bool = True, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -240,12 +245,16 @@ class Layout:
             _REGISTRY[cls.__name__] = cls
 
     def __init__(self, **values: Any) -> None:
-        self._values = {}
-        unknown = set(values) - {field.name for field in self.fields}
-        if unknown:
-            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
         for field in self.fields:
-            self._values[field.name] = values[field.name] if field.name in values else field.initial(self)
+            name = field.name
+            self.__dict__[name] = values.pop(name) if name in values else field.initial(self)
+        if values:
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(values))}")
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        """The value of each field by name."""
+        return self.__dict__
 
     @classmethod
     def parse(cls, data: bytes | bytearray | memoryview, *, exact: bool = True, where: str = "") -> Self:
@@ -253,10 +262,10 @@ class Layout:
         ``exact``, the size when bytes are left over. ``where`` (a file name, say) starts the message."""
         data = bytes(data)
         obj = cls.__new__(cls)
-        obj._values = {}
+        own = obj.__dict__
         position, prefix = 0, f"{where}: " if where else ""
         for field in cls.fields:
-            length = field.length(obj)
+            length = field.size if isinstance(field.size, int) else field.size(obj)
             chunk = data[position : position + length]
             if length < 0 or len(chunk) < length:
                 raise InputError(
@@ -264,7 +273,10 @@ class Layout:
                     f"{length} bytes",
                     f"{len(chunk)} bytes (the data ends at 0x{len(data):X})",
                 )
-            obj._values[field.name] = field.decode(chunk, obj)
+            if field.kind == "integer":  # the most frequent kind, without a call
+                own[field.name] = int.from_bytes(chunk, "little")
+            else:
+                own[field.name] = field.decode(chunk, obj)
             position += length
         if exact and position != len(data):
             raise InputError(f"{prefix}{cls.__name__}", f"{position} bytes", f"{len(data)} bytes")
@@ -272,7 +284,7 @@ class Layout:
 
     def pack(self) -> bytes:
         """The structure's bytes. ``InputError`` if a value does not fit its field."""
-        return b"".join(field.encode(self) for field in self.fields)
+        return b"".join([field.encode(self) for field in self.fields])
 
     def replace(self, **changes: Any) -> Self:
         """Copy with some fields changed."""

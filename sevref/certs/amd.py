@@ -47,7 +47,7 @@ class AmdCertificate(AmdSignedPart):
 
     def signed_bytes(self) -> bytes:
         """The bytes before the signature: what it covers, and what the fused root hash is the hash of."""
-        return b"".join(field.encode(self) for field in _SIGNED_FIELDS)
+        return b"".join([field.encode(self) for field in _SIGNED_FIELDS])
 
     @property
     def signature_int(self) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 from sevref.crypto import OsRandom, Point, PrivateKey, RsaPrivate, RsaPublic, ecdsa_sign, rsa_pss_sign
@@ -67,11 +68,13 @@ def hash_name(algo: int) -> str:
     return "sha384" if algo & 0x100 else "sha256"
 
 
+@lru_cache(maxsize=64)
 def usage_name(usage: int) -> str:
     """``PEK (0x1002)``, or the bare number of an unknown usage."""
     return f"{Usage(usage).name} (0x{usage:04X})" if usage in Usage._value2member_map_ else f"0x{usage:X}"
 
 
+@lru_cache(maxsize=64)
 def algo_name(algo: int) -> str:
     """``ECDSA_SHA256 (0x002)``, or the bare number of an unknown algorithm."""
     return f"{Algo(algo).name} (0x{algo:03X})" if algo in Algo._value2member_map_ else f"0x{algo:X}"
@@ -216,7 +219,7 @@ class SevCertificate(CertificateBody, size=CERT_SIZE):
 
     def body(self) -> bytes:
         """The 1044 bytes 0x000 to 0x413, which every signature covers."""
-        return b"".join(field.encode(self) for field in _BODY_FIELDS)
+        return b"".join([field.encode(self) for field in _BODY_FIELDS])
 
     @property
     def slots(self) -> tuple[SignatureSlot, SignatureSlot]:

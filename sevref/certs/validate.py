@@ -74,7 +74,8 @@ def validate(cert: SevCertificate, key: SigningKey, *, strict_salt: bool = False
     if problem := key_problem(key.usage, key.algo, key.pubkey):
         raise SevError(Status.INVALID_CERTIFICATE, f"signing key: {problem}")
     body = cert.body()
-    result: SevError | None = SevError(Status.INVALID_CERTIFICATE, f"no slot holds a signature by {key}")
+    last: int | None = None  # slot that belongs to the key, and whether its signature verifies
+    verified = False
     for number, slot in enumerate(cert.slots, 1):
         if not slot.well_formed:
             raise SevError(
@@ -84,10 +85,11 @@ def validate(cert: SevCertificate, key: SigningKey, *, strict_salt: bool = False
             )
         if (slot.usage, slot.algo) != (key.usage, key.algo):
             continue
-        verified = _verify_slot(body, slot, key, strict_salt)
-        result = None if verified else SevError(Status.BAD_SIGNATURE, f"slot {number}: the signature by {key} is wrong")
-    if result is not None:
-        raise result
+        last, verified = number, _verify_slot(body, slot, key, strict_salt)
+    if last is None:
+        raise SevError(Status.INVALID_CERTIFICATE, f"no slot holds a signature by {key}")
+    if not verified:
+        raise SevError(Status.BAD_SIGNATURE, f"slot {last}: the signature by {key} is wrong")
     require_sane(cert)
     if key.usage not in SIGNERS.get(cert.pubkey_usage, ()):
         raise SevError(
