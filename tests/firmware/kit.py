@@ -10,32 +10,42 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sevref import GENOA_1_55_25, SPEC_0_24, GuestState, Machine, Platform, Profile, SeededRandom, SevCertificate
+from sevref import GENOA_1_55_25, SPEC_0_24, Machine, Platform, Profile, SeededRandom, SevCertificate
 from sevref import Session as SessionData
 from sevref import Status as S
 from sevref.machine import AddressMap
 
 PROFILES = {"spec": SPEC_0_24, "genoa": GENOA_1_55_25}
 
-# ids of the commands that this version builds (sheet 10, section 1.1)
-INIT, SHUTDOWN, PLATFORM_STATUS, PEK_CSR, PEK_CERT_IMPORT = 0x01, 0x02, 0x04, 0x06, 0x07
-PDH_CERT_EXPORT, DF_FLUSH, GET_ID, NOP = 0x08, 0x0A, 0x0C, 0x0E
-DECOMMISSION, ACTIVATE, DEACTIVATE, GUEST_STATUS = 0x20, 0x21, 0x22, 0x23
+# ids (sheet 10, section 1.1)
+INIT, SHUTDOWN, PLATFORM_RESET, PLATFORM_STATUS = 0x01, 0x02, 0x03, 0x04
+PEK_GEN, PEK_CSR, PEK_CERT_IMPORT, PDH_CERT_EXPORT = 0x05, 0x06, 0x07, 0x08
+PDH_GEN, DF_FLUSH, DOWNLOAD_FIRMWARE, GET_ID = 0x09, 0x0A, 0x0B, 0x0C
+INIT_EX, NOP, RING_BUFFER = 0x0D, 0x0E, 0x0F
+DECOMMISSION, ACTIVATE, DEACTIVATE, GUEST_STATUS, COPY, ACTIVATE_EX = 0x20, 0x21, 0x22, 0x23, 0x24, 0x25
 LAUNCH_START, LAUNCH_UPDATE_DATA, LAUNCH_UPDATE_VMSA, LAUNCH_MEASURE = 0x30, 0x31, 0x32, 0x33
 LAUNCH_SECRET, LAUNCH_FINISH, ATTESTATION = 0x34, 0x35, 0x36
+SEND_START, SEND_UPDATE_DATA, SEND_UPDATE_VMSA, SEND_FINISH, SEND_CANCEL = 0x40, 0x41, 0x42, 0x43, 0x44
+RECEIVE_START, RECEIVE_UPDATE_DATA, RECEIVE_UPDATE_VMSA, RECEIVE_FINISH = 0x50, 0x51, 0x52, 0x53
+DBG_DECRYPT, DBG_ENCRYPT, SWAP_OUT, SWAP_IN = 0x60, 0x61, 0x70, 0x71
 
-# exact size, padded size, class of the buffers (sheet 10, sections 1.1 and 1.4, and the tables of sheet 20)
+# exact size, padded size, class of the buffers (sheet 10, sections 1.1 and 1.4, and the tables of the other sheets)
 BUFFERS = {
     INIT: (0x14, 24, "in"),
     PLATFORM_STATUS: (0x0C, 12, "out"),
     PEK_CSR: (0x0C, 16, "io+L"),
     PEK_CERT_IMPORT: (0x1C, 32, "in"),
     PDH_CERT_EXPORT: (0x1C, 32, "io+L"),
+    DOWNLOAD_FIRMWARE: (0x0C, 16, "in"),
     GET_ID: (0x0C, 16, "io+L"),
+    INIT_EX: (0x24, 40, "in"),
+    RING_BUFFER: (0x28, 40, "in"),
     DECOMMISSION: (4, 4, "in"),
     ACTIVATE: (8, 8, "in"),
     DEACTIVATE: (4, 4, "in"),
     GUEST_STATUS: (0x0D, 16, "io"),
+    COPY: (0x18, 24, "in"),
+    ACTIVATE_EX: (0x18, 24, "in"),
     LAUNCH_START: (0x24, 40, "io"),
     LAUNCH_UPDATE_DATA: (0x14, 24, "in"),
     LAUNCH_UPDATE_VMSA: (0x14, 24, "in"),
@@ -43,9 +53,22 @@ BUFFERS = {
     LAUNCH_SECRET: (0x34, 56, "in"),
     LAUNCH_FINISH: (4, 4, "in"),
     ATTESTATION: (0x24, 40, "io+L"),
+    SEND_START: (0x44, 72, "io+L"),
+    SEND_UPDATE_DATA: (0x34, 56, "io+L"),
+    SEND_UPDATE_VMSA: (0x34, 56, "io+L"),
+    SEND_FINISH: (4, 4, "in"),
+    SEND_CANCEL: (4, 4, "in"),
+    RECEIVE_START: (0x24, 40, "io"),
+    RECEIVE_UPDATE_DATA: (0x34, 56, "in"),
+    RECEIVE_UPDATE_VMSA: (0x34, 56, "in"),
+    RECEIVE_FINISH: (4, 4, "in"),
+    DBG_DECRYPT: (0x1C, 32, "in"),
+    DBG_ENCRYPT: (0x1C, 32, "in"),
+    SWAP_OUT: (0x28, 40, "io+L"),
+    SWAP_IN: (0x20, 32, "in"),
 }
-NO_BUFFER = (SHUTDOWN, DF_FLUSH, NOP)
-BUILT = (*BUFFERS, *NO_BUFFER)
+NO_BUFFER = (SHUTDOWN, PLATFORM_RESET, PEK_GEN, PDH_GEN, DF_FLUSH, NOP)
+COMMANDS = (*BUFFERS, *NO_BUFFER)
 
 CERT, CHAIN, SESSION, REPORT = 2084, 6252, 0x80, 0xD0
 CHIP_KEY = bytes(range(32))
@@ -149,6 +172,30 @@ def attest_buf(
     return u32(handle) + u32(reserved) + u64(paddr) + nonce + u32(length)
 
 
+def init_ex_buf(
+    length: int = 0x24,
+    options: int = 0,
+    tmr: int = 0,
+    tmr_len: int = 0,
+    reserved: int = 0,
+    nv: int = 0,
+    nv_len: int = 0,
+) -> bytes:
+    return u32(length) + u32(options) + u64(tmr) + u32(tmr_len) + u32(reserved) + u64(nv) + u32(nv_len)
+
+
+def send_start_buf(handle: int, pdh: int = CERT_AT, session: int = SESSION_AT, session_len: int = SESSION) -> bytes:
+    return u32(handle) + u32(0) + u64(pdh) + u32(CERT) + bytes(36) + u64(session) + u32(session_len)
+
+
+def debug_buf(handle: int, source: int = GUEST_AT, target: int = DATA_AT, length: int = 4096) -> bytes:
+    return u32(handle) + u32(0) + u64(source) + u64(target) + u32(length)
+
+
+def swap_buf(handle: int, source: int, target: int, entry: int = HEAD_AT, flags: int = 0) -> bytes:
+    return u32(handle) + u32(flags) + u64(source) + u64(target) + u64(entry)
+
+
 class Recorder:
     """A random source that remembers the sizes and names of its draws; ``script`` is handed out first."""
 
@@ -202,14 +249,10 @@ class Rig:
             self.machine.flash[:] = self.flash
         self.answer = b""
 
-    # The white box: reached into only where no built command can bring about what a test needs.
+    # The white box: reached into only where no command can bring about what a test needs.
     @property
     def firmware(self) -> Any:
         return self.platform._firmware
-
-    def force_state(self, handle: int, state: int) -> None:
-        """Put a guest into a state that only SEND_* and RECEIVE_* reach, which this version does not build."""
-        self.firmware.guests[handle].state = GuestState(state)
 
     # -- commands
 
@@ -264,16 +307,24 @@ class Rig:
         return asid
 
     def guest(self, state: int, *, bound: bool = True, policy: int = 0) -> int:
-        """A guest in ``state`` (number of sheet 20, section 2.2)."""
-        handle = self.start(policy)
+        """A guest in ``state`` (number of sheet 20, section 2.2). States 4 and 6 write to CERT_AT and SESSION_AT."""
+        if state == 5:
+            self.owner(policy)
+            session = start_buf(policy, 0, CERT_AT, CERT, SESSION_AT, SESSION)
+            handle = int.from_bytes(self.ok(RECEIVE_START, session)[:4], "little")
+        else:
+            handle = self.start(policy)
         if bound:
             self.activate(handle, ES if policy & POLICY_ES else PLAIN)
         if state in (2, 3, 4, 6):
             self.ok(LAUNCH_MEASURE, measure_buf(handle))
         if state in (3, 4, 6):
             self.ok(LAUNCH_FINISH, u32(handle))
-        if state in (4, 5, 6):
-            self.force_state(handle, state)
+        if state in (4, 6):
+            self.put(CERT_AT, self.chain()[0].pack())
+            self.ok(SEND_START, send_start_buf(handle))
+        if state == 6:
+            self.ok(SEND_FINISH, u32(handle))
         return handle
 
     # -- what can be seen

@@ -16,12 +16,14 @@ from firmware.kit import (
     DEACTIVATE,
     DECOMMISSION,
     DF_FLUSH,
+    DOWNLOAD_FIRMWARE,
     DRAM,
     GET_ID,
     GUEST_AT,
     GUEST_STATUS,
     HEAD_AT,
     INIT,
+    INIT_EX,
     LAUNCH_FINISH,
     LAUNCH_MEASURE,
     LAUNCH_SECRET,
@@ -52,6 +54,7 @@ from firmware.kit import (
     start_buf,
     status_buf,
     u32,
+    u64,
     update_buf,
 )
 from sevref import Machine, Platform, SevError
@@ -115,6 +118,8 @@ PASSES = {  # what each command answers to an accepted buffer of zeros in UNINIT
     INIT: S.SUCCESS,
     PLATFORM_STATUS: S.SUCCESS,
     GET_ID: S.INVALID_LENGTH,
+    INIT_EX: S.INVALID_LENGTH,
+    DOWNLOAD_FIRMWARE: S.INVALID_LENGTH,  # with an image at OUT
     LAUNCH_UPDATE_VMSA: S.INVALID_LENGTH,
 }
 
@@ -127,6 +132,8 @@ def test_size_of_the_buffer_next_to_forbidden_memory(command: int) -> None:
         for end, want in ((DRAM, outside), (ASEG, S.INVALID_ADDRESS)):
             rig = Rig(profile)
             rig.put(end - 0x100, bytes(0x100))
+            if command == DOWNLOAD_FIRMWARE:
+                rig.put(end - size, u64(OUT))
             assert rig.platform.mailbox(command, end - size + 1) == want
             assert rig.platform.mailbox(command, end - size) == passes
 

@@ -834,17 +834,15 @@ def test_order_of_activate() -> None:
     refused(rig, ACTIVATE, u32(other) + u32(99), S.INVALID_ASID)
     refused(rig, ACTIVATE, u32(other) + u32(1), S.INVALID_ASID)
     rig.activate(other, 100)
-    # SENT: after ASID_OWNED and ACTIVE, before DFFLUSH_REQUIRED
-    rig.force_state(other, 6)
-    refused(rig, ACTIVATE, u32(other) + u32(200), S.ACTIVE)
-    rig.force_state(other, 1)
-    rig.ok(DEACTIVATE, u32(other))
-    rig.force_state(other, 6)
-    refused(rig, ACTIVATE, u32(other) + u32(509), S.ASID_OWNED)
-    refused(rig, ACTIVATE, u32(other) + u32(99), S.INVALID_GUEST_STATE)
-    running = rig.guest(3)
-    rig.ok(DEACTIVATE, u32(running))  # now ASID 200 is dirty
-    refused(rig, ACTIVATE, u32(other) + u32(PLAIN), S.INVALID_GUEST_STATE)
+    # SENT: after ASID_OWNED and ACTIVE, before DFFLUSH_REQUIRED and the wrong half
+    sent = rig.guest(6, bound=False)
+    refused(rig, ACTIVATE, u32(sent) + u32(509), S.ASID_OWNED)
+    refused(rig, ACTIVATE, u32(sent) + u32(99), S.INVALID_GUEST_STATE)
+    rig.ok(DEACTIVATE, u32(rig.guest(3)))  # now ASID 200 is dirty
+    refused(rig, ACTIVATE, u32(sent) + u32(PLAIN), S.INVALID_GUEST_STATE)
+    rig.flush()
+    bound = rig.guest(6)
+    refused(rig, ACTIVATE, u32(bound) + u32(300), S.ACTIVE)
 
 
 @pytest.mark.parametrize(("policy", "good", "bad"), [(POLICY_ES, (1, 99), (100, 509)), (0, (100, 509), (1, 99))])
