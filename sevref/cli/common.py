@@ -121,6 +121,7 @@ def api_version(text: str) -> tuple[int, int]:
 
 def subcommands(parser: argparse.ArgumentParser) -> Any:
     """Where a two-level command adds its second words; one of them must be given."""
+    parser.epilog = f"example:\n  {parser.prog} COMMAND --help"
     return parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
 
 

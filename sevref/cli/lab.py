@@ -34,8 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_port, metavar="N", help="port of the JupyterLab server (default: its own)")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser, print the address")
     parser.description = (
-        "Copy the notebooks into DIR, mark the copies trusted and open JupyterLab on them. A copy that you changed is "
-        "never overwritten. Needs the `lab` extra."
+        "Copy the notebooks into DIR, mark the copies trusted and open JupyterLab on them.\n"
+        "A copy that you changed is never overwritten. Needs the `lab` extra."
     )
     parser.epilog = "example:\n  sevref lab ~/sev --port 9000 --no-browser"
     parser.set_defaults(run=run)

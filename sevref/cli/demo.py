@@ -1,0 +1,442 @@
+"""``sevref demo``: the story in a terminal, from AMD's root key to a secret inside a measured guest."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from sevref.boot import build_firmware, cpu_signature, initial_vmsas, parse_footer
+from sevref.certs import (
+    Algo,
+    Chain,
+    Roots,
+    SevCertificate,
+    Usage,
+    new_certificate,
+    sign_certificate,
+    verify_chain,
+)
+from sevref.cli.common import emit, json_option, seed_bytes
+from sevref.crypto import draw_private, random_source
+from sevref.driver import Exchange, Platform
+from sevref.machine import Machine
+from sevref.measurement import AttestationReport, launch_digest, verify_attestation
+from sevref.policy import Policy
+from sevref.roles import GuestOwner, GuestVm, Hypervisor, PlatformOwner, SimulatedAmd
+from sevref.status import InputError, SevError, Status
+from sevref.transport import (
+    DISK_KEY_GUID,
+    SECRET_TABLE_GUID,
+    Opened,
+    PacketHeader,
+    Session,
+    parse_secret_table,
+)
+
+T = TypeVar("T")
+
+#: generation -> family, model and stepping of its processors
+PROCESSORS = {"naples": (23, 1, 2), "rome": (23, 49, 0), "milan": (25, 1, 1), "genoa": (25, 17, 0)}
+DISK_KEY = b"disk key of the demonstration"
+VCPUS = 2
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--generation", choices=PROCESSORS, default="milan", help="product line of the machines (default: %(default)s)"
+    )
+    parser.add_argument("--es", action="store_true", help="an SEV-ES guest: its registers are measured and encrypted")
+    parser.add_argument("--seed", type=seed_bytes, metavar="HEX", help="the same seed tells the same story")
+    json_option(parser)
+    parser.description = (
+        "Simulated machines, firmware and parties go through a launch; then an attacker\n"
+        "tries what an attacker can. AMD's keys in it are test keys."
+    )
+    parser.epilog = "example:\n  sevref demo --generation rome --es --seed 5eed"
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 if every step ended with the status that it should."""
+    story = Story(args.generation, args.es, args.seed)
+    ok = story.tell()
+    document = {"generation": args.generation, "es": args.es, "steps": [asdict(s) for s in story.steps], "ok": ok}
+    emit(args, document, story.text(ok))
+    return 0 if ok else 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a party did. ``status`` is the answer of the firmware or of the party's own check, by name."""
+
+    chapter: str
+    party: str
+    command: str
+    status: str
+    expected: str
+    note: str
+
+
+class Wrong(Exception):
+    """A party finds something else than it should."""
+
+
+class StoryEnds(Exception):
+    """A step's status is not the expected one."""
+
+
+@dataclass
+class Story:
+    """Plays the story and writes down its steps."""
+
+    generation: str
+    es: bool
+    seed: bytes | None
+    steps: list[Step] = field(default_factory=list)
+    log: list[Exchange] = field(default_factory=list)
+    chapter: str = ""
+
+    def tell(self) -> bool:
+        """Whether every step ended as it should; the first that does not is the last."""
+        try:
+            host, chain = self._platform()
+            owner, opened = self._session(chain)
+            image = build_firmware(label=b"guest of the demonstration")
+            guest = self._launch(host, owner, opened, image)
+            packet = self._secret(owner, guest, chain, image)
+            self._attacks(host, chain, opened, image, guest, packet)
+        except StoryEnds:
+            return False
+        return True
+
+    # -- how steps are written down
+
+    def act(
+        self,
+        party: str,
+        command: str,
+        call: Callable[[], T],
+        note: str | Callable[[T], str] = "",
+        expected: Status = Status.SUCCESS,
+    ) -> T:
+        """A party does something for itself; ``SevError`` gives its status. ``note`` may depend on the result."""
+        result: Any = None
+        status = Status.SUCCESS.name
+        try:
+            result = call()
+            text = note if isinstance(note, str) else note(result)
+        except SevError as error:
+            status, text = error.status.name, note if isinstance(note, str) else error.rule
+        except Wrong as error:
+            status, text = "WRONG", str(error)
+        self._write(party, command, status, expected, text)
+        return result  # type: ignore[no-any-return]
+
+    def drive(
+        self,
+        call: Callable[[], T],
+        notes: Mapping[str, str | Callable[[T], str]] | None = None,
+        expected: Status = Status.SUCCESS,
+        party: str = "hypervisor",
+    ) -> T:
+        """Commands to the firmware: each one in the log is a step; the last has to end with ``expected``."""
+        start, result = len(self.log), None
+        status = Status.SUCCESS
+        try:
+            result = call()
+        except SevError as error:
+            status = error.status
+        exchanges = self.log[start:]
+        for number, exchange in enumerate(exchanges, 1):
+            note = (notes or {}).get(exchange.message, exchange.note)
+            text = note if isinstance(note, str) else note(result) if status is Status.SUCCESS else ""  # type: ignore[arg-type]
+            wanted = expected if number == len(exchanges) else Status.SUCCESS
+            assert exchange.status is not None
+            self._write(party, exchange.message, exchange.status.name, wanted, text)
+        if not exchanges or exchanges[-1].status is not status:  # the host refused before it asked the firmware
+            self._write(party, "prepare a command", status.name, expected, "")
+        return result  # type: ignore[return-value]
+
+    def _write(self, party: str, command: str, status: str, expected: Status, note: str) -> None:
+        self.steps.append(Step(self.chapter, party, command, status, expected.name, note))
+        if status != expected.name:
+            raise StoryEnds(command)
+
+    def text(self, ok: bool) -> str:
+        """The story for people."""
+        lines: list[str] = []
+        chapter = ""
+        for step in self.steps:
+            if step.chapter != chapter:
+                chapter = step.chapter
+                lines += ["", chapter]
+            lines.append(f"  {step.party:<14} {step.command:<26} {step.status:<20} {step.note}".rstrip())
+            if step.status != step.expected:
+                lines.append(f"  expected {step.expected}: the story ends here")
+        count = sum(step.expected != "SUCCESS" for step in self.steps)
+        end = (
+            f"All {len(self.steps)} steps ended as they should; {count} of them were refused."
+            if ok
+            else "It went wrong."
+        )
+        return "\n".join([*lines[1:], "", end])
+
+    # -- the chapters
+
+    def _platform(self) -> tuple[Hypervisor, Chain]:
+        self.chapter = f"1. A {self.generation} platform gets its identity and an owner"
+        host, amd = self._machine("platform A")
+        platform = host.platform
+        self.drive(
+            platform.platform_status,
+            {"PLATFORM_STATUS": lambda s: f"API {s.api_major}.{s.api_minor} build {s.build}, owned by itself"},
+        )
+        chip_id = self.drive(platform.get_id, {"GET_ID": lambda chip: f"chip {chip.hex()[:16]}..."})
+        exported = self.drive(
+            platform.pdh_cert_export, {"PDH_CERT_EXPORT": "PDH, PEK, OCA; a CEK without AMD's signature"}
+        )
+        cek = self.act(
+            "AMD", "certify the CEK", lambda: amd.certify(chip_id, exported.cek), "signed by the ASK (test key)"
+        )
+        owner = PlatformOwner(seed=self.seed)
+        csr = self.drive(platform.pek_csr, {"PEK_CSR": "the PEK, to be signed by an owner"})
+        pek = self.act("platform owner", "sign the PEK", lambda: owner.sign_csr(csr), "with its OCA key")
+        self.drive(
+            lambda: platform.pek_cert_import(pek, owner.oca), {"PEK_CERT_IMPORT": "the platform has an owner; new PDH"}
+        )
+        exported = self.drive(platform.pdh_cert_export, {"PDH_CERT_EXPORT": "for the guest owner"})
+        return host, exported.replace(cek=cek, ask=amd.roots.ask, ark=amd.roots.ark)
+
+    def _machine(self, name: str) -> tuple[Hypervisor, SimulatedAmd]:
+        machine = Machine(self.generation, seed=self.seed, name=name)
+        amd = SimulatedAmd(self.generation, seed=self.seed or b"")
+        amd.enrol(machine)
+        host = Hypervisor(Platform(machine, log=self.log))
+        self.drive(lambda: host.boot(self.es), {"INIT": name + (", with SEV-ES" if self.es else "")})
+        return host, amd
+
+    def _session(self, chain: Chain) -> tuple[GuestOwner, Opened]:
+        self.chapter = "2. The guest owner verifies the platform and opens a session"
+        roots = SimulatedAmd(self.generation).roots
+        owner = GuestOwner(roots=roots, seed=self.seed)
+        self.act(
+            "guest owner",
+            "verify the chain",
+            lambda: _verified(chain, roots),
+            lambda checks: f"{checks} checks, PDH to PEK to CEK to ASK to ARK",
+        )
+        policy = Policy.make("NODBG", "NOKS", *(["ES"] if self.es else []), api=(0, 24))
+        opened = self.act(
+            "guest owner",
+            "make a session",
+            lambda: owner.open_session(chain, policy),
+            "new TEK and TIK, wrapped for the PDH",
+        )
+        return owner, opened
+
+    def _start(self, host: Hypervisor, opened: Opened, image: bytes) -> GuestVm:
+        return host.launch(image, opened.policy, opened.godh, opened.session, vmsas=self._vmsas(image))
+
+    def _vmsas(self, image: bytes) -> list[bytes]:
+        if not self.es:
+            return []
+        return initial_vmsas(image, VCPUS, vcpu_sig=cpu_signature(*PROCESSORS[self.generation]), fpu="legacy")
+
+    def _launch(self, host: Hypervisor, owner: GuestOwner, opened: Opened, image: bytes) -> GuestVm:
+        self.chapter = "3. Launch: the guest is encrypted and measured"
+        guest = self.drive(lambda: self._start(host, opened, image))
+        blob = self.drive(guest.measure, {"LAUNCH_MEASURE": lambda b: f"{b.measure.hex()[:16]}..., fresh nonce"})
+        status = self.drive(host.platform.platform_status, {"PLATFORM_STATUS": "the version, which the MAC covers too"})
+        expected = launch_digest([image], self._vmsas(image))
+        self.act(
+            "guest owner",
+            "check the measurement",
+            lambda: owner.check_measurement(
+                blob, expected, api=(status.api_major, status.api_minor), build=status.build
+            ),
+            f"launch digest {expected.hex()[:16]}... as predicted",
+        )
+        return guest
+
+    def _secret(self, owner: GuestOwner, guest: GuestVm, chain: Chain, image: bytes) -> tuple[PacketHeader, bytes]:
+        self.chapter = "4. A disk key reaches the guest"
+        gpa = parse_footer(image).secret_area().base
+        packet = self.act(
+            "guest owner",
+            "package the disk key",
+            lambda: owner.package_secret([(DISK_KEY_GUID, DISK_KEY)]),
+            lambda packet: f"{len(packet[1])} bytes, bound to this measurement",
+        )
+        self.drive(lambda: guest.inject_secret(*packet, gpa))
+        self.drive(guest.finish, {"LAUNCH_FINISH": "the guest runs"})
+        self.act("guest", "read the secret area", lambda: _disk_key(guest, gpa), lambda key: f'"{key.decode()}"')
+        self.act(
+            "hypervisor",
+            "read the same bytes",
+            lambda: _ciphertext(guest, gpa),
+            lambda data: f"{data.hex()} (ciphertext)",
+        )
+        report = self.drive(lambda: guest.attest(bytes(range(16))), {"ATTESTATION": "signed by the PEK"})
+        self.act(
+            "guest owner",
+            "verify the report",
+            lambda: _attested(report, chain, launch_digest([image], self._vmsas(image))),
+            "same launch digest",
+        )
+        return packet
+
+    def _attacks(
+        self,
+        host: Hypervisor,
+        chain: Chain,
+        opened: Opened,
+        image: bytes,
+        guest: GuestVm,
+        packet: tuple[PacketHeader, bytes],
+    ) -> None:
+        self.chapter = "5. What an attacker tried"
+        attack, platform = "attacker", host.platform
+        gpa = parse_footer(image).secret_area().base
+        roots = SimulatedAmd(self.generation).roots
+        owner = GuestOwner(roots=roots, rng=random_source(self.seed, "another guest owner"))
+        self.act(
+            "guest owner",
+            "verify the chain",
+            lambda: GuestOwner("amd").open_session(chain, opened.policy),
+            "trusting AMD's real root: this chain ends in test keys",
+            Status.INVALID_CERTIFICATE,
+        )
+        self.act(
+            "guest owner",
+            "verify the chain",
+            lambda: owner.open_session(chain.replace(pdh=_forged_pdh(self.seed)), opened.policy),
+            "the PDH is that of a man in the middle, who has no PEK",
+            Status.BAD_SIGNATURE,
+        )
+        self.drive(
+            lambda: platform.launch_start(opened.policy & ~1, opened.godh, opened.session),
+            {"LAUNCH_START": "same session, policy without NODBG"},
+            Status.BAD_MEASUREMENT,
+            attack,
+        )
+        self.drive(
+            lambda: platform.launch_start(opened.policy, opened.godh, _flipped(opened.session)),
+            {"LAUNCH_START": "one bit of the wrapped keys flipped"},
+            Status.BAD_MEASUREMENT,
+            attack,
+        )
+        self.drive(
+            lambda: guest.inject_secret(*packet, gpa),
+            {"LAUNCH_SECRET": "into a guest that runs already"},
+            Status.INVALID_GUEST_STATE,
+            attack,
+        )
+        self._wrong_image(host, chain, owner)
+        self._replay(host, opened, image, packet)
+        other, _ = self._machine("platform B")
+        self.drive(
+            lambda: other.platform.launch_start(opened.policy, opened.godh, opened.session),
+            {"LAUNCH_START": "the session, replayed on platform B"},
+            Status.BAD_MEASUREMENT,
+            attack,
+        )
+        self.act(attack, "overwrite a memory block", lambda: _overwrite(host, guest, gpa), "of the running guest")
+        self.act(
+            "guest",
+            "read the secret area",
+            lambda: _noise(guest, gpa),
+            "noise, and nobody noticed: integrity came with SEV-SNP",
+        )
+
+    def _wrong_image(self, host: Hypervisor, chain: Chain, owner: GuestOwner) -> None:
+        """A back door in the image: the firmware measures it, the owner sees it, the secret stays where it is."""
+        good, bad = build_firmware(label=b"guest of the demonstration"), build_firmware(label=b"guest with a back door")
+        opened = owner.open_session(chain, Policy.make("NODBG", *(["ES"] if self.es else []), api=(0, 24)))
+        guest = self.drive(
+            lambda: self._start(host, opened, bad),
+            {"LAUNCH_UPDATE_DATA": "an image with a back door"},
+            party="attacker",
+        )
+        blob = self.drive(guest.measure, party="attacker")
+        expected = launch_digest([good], self._vmsas(good))
+        self.act(
+            "guest owner",
+            "check the measurement",
+            lambda: owner.check_measurement(blob, expected),
+            "not the digest that it predicted",
+            Status.BAD_MEASUREMENT,
+        )
+        self.act(
+            "guest owner",
+            "package the disk key",
+            lambda: owner.package_secret(DISK_KEY),
+            "no accepted measurement, no secret",
+            Status.BAD_MEASUREMENT,
+        )
+
+    def _replay(self, host: Hypervisor, opened: Opened, image: bytes, packet: tuple[PacketHeader, bytes]) -> None:
+        """The same session and image once more: all keys are the same, the measurement's nonce is not."""
+        guest = self.drive(
+            lambda: self._start(host, opened, image), {"LAUNCH_START": "the session once more"}, party="attacker"
+        )
+        self.drive(guest.measure, {"LAUNCH_MEASURE": "same image, another nonce"}, party="attacker")
+        gpa = parse_footer(image).secret_area().base
+        self.drive(
+            lambda: guest.inject_secret(*packet, gpa),
+            {"LAUNCH_SECRET": "the packet of the first launch"},
+            Status.BAD_MEASUREMENT,
+            "attacker",
+        )
+
+
+def _verified(chain: Chain, roots: Roots) -> int:
+    result = verify_chain(chain, roots)
+    for check in result.failures:
+        raise SevError(check.status, check.detail)
+    return len(result.checks)
+
+
+def _disk_key(guest: GuestVm, gpa: int) -> bytes:
+    """What the guest itself finds in its secret area."""
+    try:
+        table = dict(parse_secret_table(guest.vcpu().read(gpa, 0x100)))
+    except InputError as error:
+        raise Wrong(str(error)) from None
+    if table.get(DISK_KEY_GUID) != DISK_KEY:
+        raise Wrong("another disk key, or none")
+    return table[DISK_KEY_GUID]
+
+
+def _ciphertext(guest: GuestVm, gpa: int) -> bytes:
+    data = guest.seen_by_host(gpa, 16)
+    if data == guest.vcpu().read(gpa, 16):
+        raise Wrong("the guest's plaintext")
+    return data
+
+
+def _overwrite(host: Hypervisor, guest: GuestVm, gpa: int) -> None:
+    host.platform.machine.dram.write(guest.paddr(gpa), bytes(16))
+
+
+def _noise(guest: GuestVm, gpa: int) -> None:
+    if guest.vcpu().read(gpa, 16) in (bytes(16), SECRET_TABLE_GUID.bytes_le):
+        raise Wrong("what the attacker or the owner wrote")
+
+
+def _attested(report: AttestationReport, chain: Chain, digest: bytes) -> None:
+    if verify_attestation(report, chain.pek).launch_digest != digest:
+        raise Wrong("another launch digest")
+
+
+def _forged_pdh(seed: bytes | None) -> SevCertificate:
+    """A PDH of the attacker's, signed with a key that is not the platform's PEK."""
+    rng = random_source(seed, "attacker")
+    pdh = new_certificate(Usage.PDH, Algo.ECDH_SHA256, draw_private(rng, "PDH").public, (0, 24))
+    sign_certificate(pdh, draw_private(rng, "PEK"), Usage.PEK, Algo.ECDSA_SHA256)
+    return pdh
+
+
+def _flipped(session: Session) -> Session:
+    return session.replace(wrap_tk=bytes([session.wrap_tk[0] ^ 1]) + session.wrap_tk[1:])
