@@ -1,0 +1,314 @@
+"""Mutated command buffers, certificates and sessions: the mailbox always answers with a status, and a command that
+fails changes nothing that a host can see, except where a sheet says so."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from firmware.kit import (
+    ACTIVATE,
+    ACTIVATE_EX,
+    ATTESTATION,
+    BUF,
+    BUFFERS,
+    CERT,
+    CERT_AT,
+    CHAIN,
+    COMMANDS,
+    COPY,
+    DATA_AT,
+    DBG_DECRYPT,
+    DBG_ENCRYPT,
+    DEACTIVATE,
+    DECOMMISSION,
+    DOWNLOAD_FIRMWARE,
+    ES,
+    GET_ID,
+    GUEST_AT,
+    GUEST_STATUS,
+    HEAD_AT,
+    INIT,
+    INIT_EX,
+    LAUNCH_FINISH,
+    LAUNCH_MEASURE,
+    LAUNCH_SECRET,
+    LAUNCH_START,
+    LAUNCH_UPDATE_DATA,
+    LAUNCH_UPDATE_VMSA,
+    MIB,
+    OUT,
+    OUT2,
+    PDH_CERT_EXPORT,
+    PEK_CERT_IMPORT,
+    PEK_CSR,
+    PLAIN,
+    PLATFORM_STATUS,
+    POLICY_ES,
+    RECEIVE_FINISH,
+    RECEIVE_START,
+    RECEIVE_UPDATE_DATA,
+    RECEIVE_UPDATE_VMSA,
+    RING_BUFFER,
+    SEND_CANCEL,
+    SEND_FINISH,
+    SEND_START,
+    SEND_UPDATE_DATA,
+    SEND_UPDATE_VMSA,
+    SESSION,
+    SESSION_AT,
+    SHUTDOWN,
+    SWAP_IN,
+    SWAP_OUT,
+    TMR,
+    Rig,
+    csr_buf,
+    import_buf,
+    init_buf,
+    refused,
+    start_buf,
+    u32,
+    u64,
+    update_buf,
+)
+from sevref import PlatformOwner, SevCertificate
+from sevref import Status as S
+from sevref.machine import AddressMap
+from sevref.transport import Context, make_packet
+
+MODERATE = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+LOW = MIB  # DRAM: 0-1 MiB, and one more that is the trusted memory region in some of the worlds
+
+# h handle, p policy, a address, l length, o small number, . reserved word, n 16 bytes, b one byte (the sheets' tables)
+FIELDS = {
+    INIT: "o.al", INIT_EX: "loal.al", PEK_CSR: "al", PEK_CERT_IMPORT: "al.al", PDH_CERT_EXPORT: "al.al",
+    DOWNLOAD_FIRMWARE: "al", GET_ID: "al", RING_BUFFER: "aaaabb..", PLATFORM_STATUS: "...",
+    DECOMMISSION: "h", ACTIVATE: "ho", DEACTIVATE: "h", GUEST_STATUS: "hpob", COPY: "hlaa", ACTIVATE_EX: "lhooa",
+    LAUNCH_START: "hpal.al", LAUNCH_UPDATE_DATA: "h.al", LAUNCH_UPDATE_VMSA: "h.al", LAUNCH_MEASURE: "h.al",
+    LAUNCH_SECRET: "h.al.al.al", LAUNCH_FINISH: "h", ATTESTATION: "h.anl",
+    SEND_START: "hpal.al.al.al", SEND_UPDATE_DATA: "h.al.al.al", SEND_UPDATE_VMSA: "h.al.al.al", SEND_FINISH: "h",
+    SEND_CANCEL: "h", RECEIVE_START: "hpal.al", RECEIVE_UPDATE_DATA: "h.al.al.al", RECEIVE_UPDATE_VMSA: "h.al.al.al",
+    RECEIVE_FINISH: "h", DBG_DECRYPT: "h.aal", DBG_ENCRYPT: "h.aal", SWAP_OUT: "hoaaaa", SWAP_IN: "hoaaa",
+}  # fmt: skip
+
+ADDRESSES = st.one_of(
+    st.sampled_from([OUT, OUT2, CERT_AT, SESSION_AT, GUEST_AT, HEAD_AT, DATA_AT, TMR, BUF]),
+    st.sampled_from([0, 1, 0xA0000 - 16, 0xA0000, 0xC0000, LOW - 0x5000, LOW - 0x1000, LOW - 16, LOW, TMR + LOW]),
+    st.builds(lambda a, b: a | 1 << b, st.sampled_from([OUT, GUEST_AT]), st.sampled_from([46, 51, 55, 56, 63])),
+    st.integers(0, 2 * MIB),
+    st.integers(0, (1 << 64) - 1),
+)
+LENGTHS = st.one_of(
+    st.sampled_from(
+        [0, 0x18, 0x24, 0x30, 0x34, 64, 128, 0xD0, 0x100, CERT, 3200, 4096, CHAIN, 0x4000, 0x5000, 0x8000, MIB]
+    ),
+    st.integers(0, 0x6000),
+    st.integers(0, 0xFFFFFFFF),
+)
+VALUES = {
+    "h": st.one_of(st.integers(0, 14), st.sampled_from([1024, 1025, 0xFFFFFFFF])).map(u32),
+    "p": st.one_of(st.sampled_from([0, 1, 4, 0x18000001]), st.integers(0, 0xFFFFFFFF)).map(u32),
+    "a": ADDRESSES.map(u64),
+    "l": LENGTHS.map(u32),
+    "o": st.one_of(st.integers(0, 3), st.sampled_from([ES, PLAIN, 300, 301, 510]), st.integers(0, 0xFFFFFFFF)).map(u32),
+    ".": st.sampled_from([0, 0, 1, 0xFFFFFFFF]).map(u32),
+    "n": st.just(b"n" * 16),
+    "b": st.integers(0, 3).map(lambda value: bytes([value])),
+}
+IDS = st.one_of(st.sampled_from(sorted(COMMANDS)), st.sampled_from(sorted(FIELDS)), st.integers(0, 0x1FF))
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> tuple[int, bytes, int]:
+    command = draw(IDS)
+    buffer = b"".join(draw(VALUES[kind]) for kind in FIELDS.get(command, ""))
+    return command, buffer, draw(st.one_of(st.just(BUF), st.just(BUF), st.just(BUF), ADDRESSES))
+
+
+def world(profile: str, state: str) -> Rig:
+    """A platform in UNINIT, INIT, or WORKING with a guest in each state, bound and not bound."""
+    rig = Rig(profile, machine_args={"address_map": AddressMap(((TMR, MIB), (0, LOW)))})
+    if state == "UNINIT":
+        return rig
+    rig.init(es=True)
+    rig.owner(1)
+    if state == "WORKING":
+        for guest_state in (1, 2, 3, 5, 6):
+            handle = rig.guest(guest_state, policy=POLICY_ES if guest_state != 2 else 0)
+            if guest_state == 1:
+                rig.ok(LAUNCH_UPDATE_VMSA, update_buf(handle))
+            if guest_state != 2:
+                rig.ok(DEACTIVATE, u32(handle))
+                rig.flush()
+        rig.guest(1, policy=POLICY_ES, bound=False)
+        rig.activate(6, ES + 1)
+        rig.activate(3, ES + 2)
+        rig.owner(1)
+        measure = rig.get(OUT, 32)
+        header, data = make_packet(bytes(16), bytes(16), Context.SECRET, bytes(64), iv=bytes(16), trailer=measure)
+        rig.put(HEAD_AT, header.pack())
+        rig.put(DATA_AT, data)
+    return rig
+
+
+ADDRESS = {S.INVALID_ADDRESS, S.INVALID_CONFIG}
+# What a failing command may leave behind: (command, statuses, what changes, profiles), with the sheet's place.
+LEFT_BEHIND = [
+    # sheet 10, 3.1: the store was erased
+    (INIT, {S.SECURE_DATA_INVALID}, {"flash"}, "spec genoa"),
+    (INIT_EX, {S.SECURE_DATA_INVALID}, {"flash", "dram"}, "spec genoa"),
+    # sheet 10, 3.1: checks 13 to 16 come after the identity was stored and the flags were cleared
+    (INIT, {*ADDRESS, S.INVALID_LENGTH}, {"flash", "wbinvd"}, "spec genoa"),
+    (INIT_EX, {*ADDRESS, S.INVALID_LENGTH}, {"flash", "wbinvd", "dram"}, "spec genoa"),
+    # sheet 10, 3.8 row 4: the PDH has been written
+    (PDH_CERT_EXPORT, ADDRESS, {"dram"}, "spec genoa"),
+    # sheet 20, 3.3 and 6.1: earlier chunks stay
+    (LAUNCH_UPDATE_DATA, ADDRESS, {"dram"}, "genoa"),
+    (DBG_DECRYPT, ADDRESS, {"dram"}, "genoa"),
+    (DBG_ENCRYPT, ADDRESS, {"dram"}, "genoa"),
+    # sheet 30, 5.4 rows 13 and 14: the ciphertext is written before the header's address is looked at
+    (SEND_UPDATE_DATA, ADDRESS, {"dram"}, "genoa"),
+    (SEND_UPDATE_VMSA, ADDRESS, {"dram"}, "genoa"),
+]
+LENGTH_REPORTS = {command for command, (_, _, kind) in BUFFERS.items() if kind == "io+L"}
+
+
+def without(regions: list[bytes], at: int, size: int) -> list[bytes]:
+    """Memory without the bytes of the command buffer."""
+    high, low = (bytearray(region) for region in regions)
+    for region, base in ((high, TMR), (low, 0)):
+        for i in range(max(at, base), min(at + size, base + len(region))):
+            region[i - base] = 0
+    return [bytes(high), bytes(low)]
+
+
+@MODERATE
+@given(
+    st.sampled_from(["spec", "genoa"]),
+    st.sampled_from(["UNINIT", "INIT", "WORKING"]),
+    st.lists(calls(), min_size=8, max_size=16),
+)
+def test_any_command_anywhere(profile: str, state: str, commands: list[tuple[int, bytes, int]]) -> None:
+    rig = world(profile, state)
+    handles = range(1, 9)
+    for command, buffer, at in commands:
+        if any(base <= at and at + 80 <= base + MIB for base in (0, TMR)):
+            rig.put(at, buffer)
+        before = rig.observe(handles)
+        rig.rng.taken()
+        status = rig.platform.mailbox(command, at)
+        assert type(status) is S
+        drawn = rig.rng.taken()
+        if status is S.SUCCESS:
+            continue
+        after = rig.observe(handles)
+        changed = {key for key in before if before[key] != after[key]}
+        if status is S.INVALID_LENGTH and command in LENGTH_REPORTS:
+            where = at & ~(1 << 51), BUFFERS[command][1]
+            if at >> 51 & 1 == 0 and without(before["dram"], *where) == without(after["dram"], *where):
+                changed -= {"dram"}
+            elif at >> 51 & 1:
+                changed -= {"dram"}  # through the host's key: whole blocks change
+        allowed: set[str] = set()
+        for which, statuses, what, profiles in LEFT_BEHIND:
+            if command == which and status in statuses and profile in profiles:
+                allowed |= what
+        assert changed <= allowed, f"0x{command:02X} {status.name} changed {changed}"
+        if profile == "spec" and drawn:
+            assert command in (INIT, INIT_EX) and status in {*ADDRESS, S.INVALID_LENGTH}
+    assert rig.run(PLATFORM_STATUS, bytes(12)) in (S.SUCCESS, S.INVALID_ADDRESS)
+
+
+@settings(MODERATE, max_examples=40)
+@given(st.integers(0, 0x1FF), st.integers(0, (1 << 64) - 1), st.binary(min_size=0, max_size=80))
+def test_raw_bytes(command: int, address: int, data: bytes) -> None:
+    """Nothing but bytes, at any address of 64 bits."""
+    for rig in RAW:
+        rig.put(BUF, data)
+        for at in (address, address % MIB, BUF):
+            assert type(rig.platform.mailbox(command, at)) is S
+
+
+RAW = [Rig(profile, machine_args={"address_map": AddressMap(((0, MIB),))}) for profile in ("spec", "genoa")]
+
+
+# -------------------------------------------------------------------- one byte of a certificate or of a session
+
+CERTIFICATE_STATUSES = {S.INVALID_CERTIFICATE, S.BAD_SIGNATURE, S.UNSUPPORTED, S.INVALID_LENGTH}
+# What nothing signs and nothing reads (sheet 30, section 1.6; rule V of sheet 10, section 3.7)
+UNREAD = {
+    "godh": [(0x04, 0x08), (0xA4, 0x824)],
+    "session": [],
+    "pek": [(0x4AC, 0x61C), (0x624, 0x824)],
+    "oca": [(0x4AC, 0x61C), (0x624, 0x824)],
+}
+OFFSETS = st.one_of(
+    st.integers(0, 0x823),
+    st.sampled_from(
+        [0, 4, 8, 12, 16, 20, 0x5C, 0xA3, 0xA4, 0x413, 0x414, 0x418, 0x41C, 0x464, 0x4AB, 0x4AC, 0x61C, 0x620, 0x624]
+    ),
+)
+
+
+def unread(what: str, offset: int) -> bool:
+    return any(start <= offset < end for start, end in UNREAD[what])
+
+
+@pytest.fixture(scope="module")
+def launchable() -> Rig:
+    rig = Rig().init()
+    rig.opened = rig.owner(1)  # type: ignore[attr-defined]
+    return rig
+
+
+@settings(MODERATE, max_examples=150)
+@given(what=st.sampled_from(["godh", "session"]), offset=OFFSETS, flip=st.integers(1, 255))
+def test_launch_start_with_one_byte_changed(launchable: Rig, what: str, offset: int, flip: int) -> None:
+    rig = launchable
+    opened = rig.opened  # type: ignore[attr-defined]
+    parts = {"godh": bytearray(opened.godh.pack()), "session": bytearray(opened.session.pack())}
+    offset %= len(parts[what])
+    parts[what][offset] ^= flip
+    rig.put(CERT_AT, bytes(parts["godh"]))
+    rig.put(SESSION_AT, bytes(parts["session"]))
+    buffer = start_buf(1, 0, CERT_AT, CERT, SESSION_AT, SESSION)
+    if unread(what, offset):
+        rig.ok(LAUNCH_START, buffer)
+        rig.ok(DECOMMISSION, u32(1))
+    else:
+        # no byte of a good certificate can be changed so that it stays a good one with another key: a point with one
+        # coordinate changed in one byte is off the curve
+        refused(rig, LAUNCH_START, buffer, S.INVALID_CERTIFICATE if what == "godh" else S.BAD_MEASUREMENT)
+
+
+@pytest.fixture(scope="module")
+def ownable() -> Rig:
+    rig = Rig().init()
+    rig.ok(PEK_CSR, csr_buf())
+    owner = PlatformOwner(seed=b"owner")
+    signed = owner.sign_csr(SevCertificate.parse(rig.get(OUT, CERT)))
+    rig.certs = {"pek": signed.pack(), "oca": owner.oca.pack()}  # type: ignore[attr-defined]
+    return rig
+
+
+@settings(MODERATE, max_examples=150)
+@given(what=st.sampled_from(["pek", "oca"]), offset=OFFSETS, flip=st.integers(1, 255))
+def test_pek_cert_import_with_one_byte_changed(ownable: Rig, what: str, offset: int, flip: int) -> None:
+    rig = ownable
+    parts = {name: bytearray(data) for name, data in rig.certs.items()}  # type: ignore[attr-defined]
+    parts[what][offset] ^= flip
+    rig.put(CERT_AT, bytes(parts["pek"]))
+    rig.put(OUT2, bytes(parts["oca"]))
+    before = rig.observe([])
+    status = rig.run(PEK_CERT_IMPORT, import_buf())
+    if unread(what, offset):
+        assert status is S.SUCCESS
+        assert rig.status()[3] == 1
+        rig.ok(SHUTDOWN)
+        rig.machine.flash[:] = before["flash"]  # type: ignore[arg-type]
+        rig.ok(INIT, init_buf())
+    else:
+        assert status in CERTIFICATE_STATUSES
+        rig.put(BUF, bytes(0x1C))
+        assert {key: value for key, value in rig.observe([]).items() if key != "dram"} == {
+            key: value for key, value in before.items() if key != "dram"
+        }
