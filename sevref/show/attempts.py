@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from sevref.crypto import RandomSource
@@ -54,15 +55,19 @@ class Attempts(Showable):
         return [(entry.noticed_by, entry.status.name) for entry in self.entries]
 
     def table(self) -> Table:
-        """One row per attempt."""
+        """One row per attempt; a reason that repeats the one above it is not spelt out again."""
+        before = ["", *(entry.why for entry in self.entries)]
+        reasons = ["the same" if why and why == last else why for last, why in pairwise(before)]
         rows = [
             {
                 "attempt": Html(element("div", escape(entry.what), "min-width:24ch"), entry.what),
                 "noticed by": verdict_cell(entry.noticed_by != NOBODY, entry.noticed_by),
                 "status": code(entry.status.name),
-                "why, or what follows": entry.why,
+                "why, or what follows": Html(
+                    element("div", escape(why), "min-width:22ch;max-width:52ch;overflow-wrap:anywhere"), why
+                ),
             }
-            for entry in self.entries
+            for entry, why in zip(self.entries, reasons, strict=True)
         ]
         return table(rows, self.title)
 

@@ -52,6 +52,16 @@ def test_attempts_show_as_a_table() -> None:
     assert "WRAP_MAC does &lt;not&gt; match" in page and "<not>" not in page
 
 
+def test_a_repeated_reason_is_not_spelt_out() -> None:
+    tried = Attempts()
+    tried.run("first", refuse)
+    tried.run("second", refuse)
+    tried.run("third", lambda: None)
+    ends = [line.split("MEASUREMENT")[-1].split("SUCCESS")[-1].strip() for line in tried.text().splitlines()[3:]]
+    assert ends == ["WRAP_MAC does <not> match", "the same", ""]
+    assert tried.entries[1].why == "WRAP_MAC does <not> match"
+
+
 def test_other_errors_are_no_answers() -> None:
     def stumble() -> None:
         raise InputError("offset", "0 to 3", 4)
