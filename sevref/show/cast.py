@@ -35,8 +35,8 @@ _PARTIES = (
 )
 #: name, full name, kind, who makes it, how long it lives, what it is for
 _KEYS = (
-    ("ARK", "AMD root key", "RSA 2048 (Naples), 4096", "AMD", "for good", "signs itself and the ASK"),
-    ("ASK", "AMD SEV signing key", "RSA 2048 (Naples), 4096", "AMD", "one product line", "signs each chip's CEK"),
+    ("ARK", "AMD root key", "RSA 4096 (Naples: 2048)", "AMD", "for good", "signs itself and the ASK"),
+    ("ASK", "AMD SEV signing key", "RSA 4096 (Naples: 2048)", "AMD", "one product line", "signs each chip's CEK"),
     ("CEK", "chip endorsement key", "ECDSA P-384", "AMD-SP", "the chip's: derived from fuses", "signs the PEK"),
     (
         *("OCA", "owner certificate authority", "ECDSA P-384 or RSA", "platform owner"),
