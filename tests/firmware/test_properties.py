@@ -61,11 +61,21 @@ from firmware.kit import (
     SWAP_OUT,
     TMR,
     Rig,
+    attest_buf,
     csr_buf,
+    debug_buf,
+    export_buf,
+    id_buf,
     import_buf,
     init_buf,
+    init_ex_buf,
+    measure_buf,
     refused,
+    secret_buf,
+    send_start_buf,
     start_buf,
+    status_buf,
+    swap_buf,
     u32,
     u64,
     update_buf,
@@ -77,6 +87,8 @@ from sevref.transport import Context, make_packet
 
 MODERATE = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 LOW = MIB  # DRAM: 0-1 MiB, and one more that is the trusted memory region in some of the worlds
+
+SESSION_START = start_buf(1, 0, CERT_AT, CERT, SESSION_AT, SESSION)
 
 # h handle, p policy, a address, l length, o small number, . reserved word, n 16 bytes, b one byte (the sheets' tables)
 FIELDS = {
@@ -114,39 +126,59 @@ VALUES = {
     "n": st.just(b"n" * 16),
     "b": st.integers(0, 3).map(lambda value: bytes([value])),
 }
-IDS = st.one_of(st.sampled_from(sorted(COMMANDS)), st.sampled_from(sorted(FIELDS)), st.integers(0, 0x1FF))
+# A good buffer of each command for the guests of ``world``; what is drawn below differs from it in some fields.
+LAUNCHING, MEASURED, RUNNING, RECEIVING, SENT, SENDING = 1, 2, 3, 4, 5, 6
+GOOD = {
+    INIT: init_buf(1, 0, TMR, MIB), INIT_EX: init_ex_buf(0x24, 1, TMR, MIB, 0, 0x30000, 0x8000), PEK_CSR: csr_buf(),
+    PEK_CERT_IMPORT: import_buf(), PDH_CERT_EXPORT: export_buf(), DOWNLOAD_FIRMWARE: u64(GUEST_AT) + u32(0x100),
+    GET_ID: id_buf(), RING_BUFFER: u64(OUT) * 4 + bytes([1, 1]) + bytes(6), PLATFORM_STATUS: bytes(12),
+    DECOMMISSION: u32(RECEIVING), ACTIVATE: u32(RECEIVING) + u32(ES + 5), DEACTIVATE: u32(RUNNING),
+    GUEST_STATUS: status_buf(RUNNING), COPY: u32(RUNNING) + u32(4096) + u64(OUT) + u64(GUEST_AT),
+    ACTIVATE_EX: u32(0x18) + u32(RECEIVING) + u32(ES + 5) + u32(1) + u64(0x7000), LAUNCH_START: SESSION_START,
+    LAUNCH_UPDATE_DATA: update_buf(LAUNCHING, 0xC0000, 0xA000), LAUNCH_UPDATE_VMSA: update_buf(LAUNCHING),
+    LAUNCH_MEASURE: measure_buf(LAUNCHING), LAUNCH_SECRET: secret_buf(MEASURED), LAUNCH_FINISH: u32(MEASURED),
+    ATTESTATION: attest_buf(SENT), SEND_START: send_start_buf(RUNNING), SEND_UPDATE_DATA: secret_buf(SENDING),
+    SEND_UPDATE_VMSA: secret_buf(SENDING, guest_len=4096), SEND_FINISH: u32(SENDING), SEND_CANCEL: u32(SENDING),
+    RECEIVE_START: SESSION_START, RECEIVE_UPDATE_DATA: secret_buf(RECEIVING),
+    RECEIVE_UPDATE_VMSA: secret_buf(RECEIVING, guest_len=4096), RECEIVE_FINISH: u32(RECEIVING),
+    DBG_DECRYPT: debug_buf(RUNNING, 0x30000, 0xC0000, 0xA000), DBG_ENCRYPT: debug_buf(RUNNING, 0x30000, 0xC0000, 0xA000),
+    SWAP_OUT: swap_buf(RUNNING, OUT, GUEST_AT) + bytes(8), SWAP_IN: swap_buf(RUNNING, GUEST_AT, OUT),
+}  # fmt: skip
+WIDTH = {"h": 4, "p": 4, "a": 8, "l": 4, "o": 4, ".": 4, "n": 16, "b": 1}
+IDS = st.one_of(st.sampled_from(sorted(COMMANDS)), st.sampled_from(sorted(GOOD)), st.sampled_from(sorted(GOOD)))
 
 
 @st.composite
 def calls(draw: st.DrawFn) -> tuple[int, bytes, int]:
+    """A command, its buffer (a good one with some fields changed) and where it lies."""
     command = draw(IDS)
-    buffer = b"".join(draw(VALUES[kind]) for kind in FIELDS.get(command, ""))
-    return command, buffer, draw(st.one_of(st.just(BUF), st.just(BUF), st.just(BUF), ADDRESSES))
+    buffer, offset = b"", 0
+    mutate = draw(st.integers(0, 3))  # 0: a good one as it is
+    for kind in FIELDS.get(command, ""):
+        good = GOOD[command][offset : offset + WIDTH[kind]]
+        buffer += draw(VALUES[kind]) if mutate and draw(st.integers(0, mutate + 1)) == 0 else good
+        offset += WIDTH[kind]
+    return command, buffer, draw(ADDRESSES) if draw(st.integers(0, 7)) == 0 else BUF
 
 
 def world(profile: str, state: str) -> Rig:
-    """A platform in UNINIT, INIT, or WORKING with a guest in each state, bound and not bound."""
+    """A platform in UNINIT, INIT, or WORKING with a guest in each state, all but the sent one bound to an ASID."""
     rig = Rig(profile, machine_args={"address_map": AddressMap(((TMR, MIB), (0, LOW)))})
     if state == "UNINIT":
         return rig
     rig.init(es=True)
-    rig.owner(1)
     if state == "WORKING":
-        for guest_state in (1, 2, 3, 5, 6):
-            handle = rig.guest(guest_state, policy=POLICY_ES if guest_state != 2 else 0)
-            if guest_state == 1:
-                rig.ok(LAUNCH_UPDATE_VMSA, update_buf(handle))
-            if guest_state != 2:
-                rig.ok(DEACTIVATE, u32(handle))
-                rig.flush()
-        rig.guest(1, policy=POLICY_ES, bound=False)
-        rig.activate(6, ES + 1)
-        rig.activate(3, ES + 2)
-        rig.owner(1)
-        measure = rig.get(OUT, 32)
-        header, data = make_packet(bytes(16), bytes(16), Context.SECRET, bytes(64), iv=bytes(16), trailer=measure)
-        rig.put(HEAD_AT, header.pack())
-        rig.put(DATA_AT, data)
+        for guest_state, policy in ((1, POLICY_ES), (2, 0), (3, POLICY_ES), (5, POLICY_ES), (6, POLICY_ES), (4, 0)):
+            handle = rig.guest(guest_state, policy=policy, bound=False)
+            if guest_state != 6:
+                rig.activate(handle, PLAIN + handle if policy == 0 else ES + handle + 5)
+            if guest_state == 2:
+                measure = rig.get(OUT, 32)
+        data = make_packet(bytes(16), bytes(16), Context.SECRET, bytes(64), iv=bytes(16), trailer=measure)
+        rig.put(HEAD_AT, data[0].pack())
+        rig.put(DATA_AT, data[1])
+    rig.put(0x30000, b"\xff" * 0x8000)
+    rig.owner(1)
     return rig
 
 
@@ -184,7 +216,7 @@ def without(regions: list[bytes], at: int, size: int) -> list[bytes]:
 @MODERATE
 @given(
     st.sampled_from(["spec", "genoa"]),
-    st.sampled_from(["UNINIT", "INIT", "WORKING"]),
+    st.sampled_from(["WORKING", "WORKING", "WORKING", "WORKING", "INIT", "UNINIT"]),
     st.lists(calls(), min_size=8, max_size=16),
 )
 def test_any_command_anywhere(profile: str, state: str, commands: list[tuple[int, bytes, int]]) -> None:
