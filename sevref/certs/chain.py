@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from sevref.certs.amd import AmdCertificate
 from sevref.certs.files import PLACES, Chain, generation_of, other_generation
@@ -29,15 +29,18 @@ _NEEDED = {
     "pek": "the PEK certificate, part of PDH_CERT_EXPORT's chain buffer",
     "pdh": "the PDH certificate that PDH_CERT_EXPORT writes",
 }
-_ISSUERS = {"cek": ("ask",), "oca": ("oca",), "pek": ("oca", "cek"), "pdh": ("pek",)}
+_SIGNERS = {"ask": Usage.ASK, "cek": Usage.CEK, "oca": Usage.OCA, "pek": Usage.PEK}
+_SIGNERS_OF = {  # who may sign what; the slots' usages are plain integers
+    place: [(signer, int(_SIGNERS[signer])) for signer in signers]
+    for place, signers in {"cek": ["ask"], "oca": ["oca"], "pek": ["oca", "cek"], "pdh": ["pek"]}.items()
+}
 _UNSIGNED_CEK = (
     "the CEK is as the firmware exports it, without AMD's signature; needed: the signed one for this chip id, "
     "https://kdsintf.amd.com/cek/id/ and the 64 bytes of GET_ID in hex"
 )
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One check: of which certificate, against whose key ("" where no key plays a part), what, and the answer."""
 
     subject: str
@@ -137,6 +140,7 @@ class _Verifier:
         self.name = known.name if known else None
         self.generation: Generation | None = known or (other_generation(top) if top else None)
         self.checks: list[Check] = []
+        self.keys = {place: key for place in _SIGNERS if (key := self._signing_key(place)) is not None}
 
     def run(self) -> ChainResult:
         for place in PLACES:
@@ -213,10 +217,21 @@ class _Verifier:
             lambda: validate(self.certs[subject], self._key(issuer), strict_salt=self.strict),
         )
 
-    def _key(self, place: str) -> SigningKey:
+    def _signing_key(self, place: str) -> SigningKey | None:
+        """The key of a certificate that is there; None also for an ASK whose sizes fit no key."""
         cert = self.certs[place]
-        key: SigningKey = cert.signing_key(self.generation) if place == "ask" else cert.signing_key()
+        if cert is None:
+            return None
+        try:
+            key: SigningKey = cert.signing_key(self.generation) if place == "ask" else cert.signing_key()
+        except InputError:
+            return None
         return key
+
+    def _key(self, place: str) -> SigningKey:
+        if place not in self.keys:
+            raise SevError(Status.INVALID_CERTIFICATE, f"the {place.upper()} holds no key that fits 4096 bits")
+        return self.keys[place]
 
     def _pin(self, rule: Callable[[AmdCertificate, Roots], None]) -> None:
         ark: AmdCertificate = self.certs["ark"]
@@ -265,12 +280,6 @@ class _Verifier:
 
     def _problems(self) -> dict[str, list[str]]:
         """What no rule reads and is not as it should be, by certificate."""
-        keys: dict[str, SigningKey | None] = {}
-        for place in ("ask", "cek", "oca", "pek"):
-            try:
-                keys[place] = self._key(place) if self.certs[place] is not None else None
-            except InputError:  # an ASK whose sizes fit no key
-                keys[place] = None
         found: dict[str, list[str]] = {}
         for place in PLACES:
             cert = self.certs[place]
@@ -278,7 +287,7 @@ class _Verifier:
                 found[place] = ["reserved bytes at 0x28 are not zero"] if any(cert.reserved) else []
             elif cert is not None:
                 found[place] = certificate_problems(
-                    cert, {int(Usage[issuer.upper()]): keys[issuer] for issuer in _ISSUERS[place]}
+                    cert, {usage: self.keys.get(issuer) for issuer, usage in _SIGNERS_OF[place]}
                 )
         return found
 

@@ -105,8 +105,15 @@ class RsaKey(Layout):
         """The layout of a key; ``InputError`` if it does not fit 4096 bits."""
         if key.bits > 4096 or key.n >> 4096 or key.e >> 4096:
             raise InputError("RSA key", "at most 4096 bits", f"{max(key.bits, key.n.bit_length())} bits")
-        number = (part.to_bytes(512, "little") for part in (key.e, key.n))
-        return cls.parse(key.bits.to_bytes(4, "little") + b"".join(number))
+        size = min(key.bits // 8, 512)
+        low = (1 << 8 * size) - 1
+        return cls(
+            modulus_size=key.bits,
+            pubexp=key.e & low,
+            pubexp_filler=(key.e >> 8 * size).to_bytes(512 - size, "little"),
+            modulus=key.n & low,
+            modulus_filler=(key.n >> 8 * size).to_bytes(512 - size, "little"),
+        )
 
     @property
     def public(self) -> RsaPublic:
@@ -338,16 +345,17 @@ def certificate_problems(cert: SevCertificate, signers: Mapping[int, SigningKey 
     if any(cert.reserved):
         found.append("reserved bytes at 0x006 are not zero")
     found += [f"public key: {problem}" for problem in _key_filler(cert.pubkey)]
-    for number, slot in enumerate(cert.slots, 1):
-        signature = slot.signature
-        if isinstance(signature, bytes) and slot.free and signature.count(0) != 512:
+    slots = (1, cert.sig1_usage, cert.sig1), (2, cert.sig2_usage, cert.sig2)
+    for number, usage, signature in slots:
+        free = usage == Usage.INVALID
+        if free and isinstance(signature, bytes) and signature.count(0) != 512:
             found.append(f"slot {number} is empty, but its 512 data bytes are not zero")
-        if not slot.free and slot.usage not in signers:
-            found.append(f"slot {number} names {usage_name(slot.usage)}, which signs no certificate of this kind")
+        if not free and usage not in signers:
+            found.append(f"slot {number} names {usage_name(usage)}, which signs no certificate of this kind")
         if isinstance(signature, EcdsaSignature) and signature.filler.count(0) != 368:
             found.append(f"slot {number}: the 368 bytes behind s are not zero")
-        key = signers.get(slot.usage)
-        if isinstance(signature, RsaSignature) and key is not None and isinstance(key.pubkey, RsaKey):
+        key = signers.get(usage) if isinstance(signature, RsaSignature) else None
+        if key is not None and isinstance(key.pubkey, RsaKey):
             used = min(key.pubkey.modulus_size // 8, 512)
             if signature.value >> 8 * used:
                 found.append(f"slot {number}: bytes behind the signature's {used} are not zero")

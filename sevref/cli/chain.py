@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from dataclasses import asdict
 
 from sevref.certs import Chain, ChainResult, Roots, load_chain, load_roots, verify_chain
 from sevref.certs.files import PLACES
@@ -72,7 +71,7 @@ def document(result: ChainResult) -> dict[str, object]:
         "valid": result.valid,
         "generation": result.generation,
         "root": result.root,
-        "checks": [{**asdict(check), "status": check.status.name} for check in result.checks],
+        "checks": [{**check._asdict(), "status": check.status.name} for check in result.checks],
         "warnings": result.warnings,
         "ignored": result.ignored,
     }
