@@ -358,33 +358,32 @@ class Engine:
 
     # -- bytes, as a processor reads and writes them
 
-    def read(self, key: KeySlot | None, dram: Buffer, p: int, size: int) -> bytes:
-        """``size`` bytes at ``p`` as an accessor with ``key`` sees them; ``dram`` holds address 0 first."""
-        memory = _view(dram)
-        p, start, end = self._span(key, memory, p, size)
-        return self.decrypt(key, start, memory[start:end])[p - start : p - start + size]
+    def read(self, key: KeySlot | None, dram: Buffer, p: int, size: int, *, base: int = 0) -> bytes:
+        """``size`` bytes at ``p`` as an accessor with ``key`` sees them; ``dram`` starts at address ``base``."""
+        start, before, blocks = self._span(key, _view(dram), p, size, base)
+        return self.decrypt(key, start, blocks)[before : before + size]
 
-    def write(self, key: KeySlot | None, dram: Buffer, p: int, data: Buffer) -> None:
+    def write(self, key: KeySlot | None, dram: Buffer, p: int, data: Buffer, *, base: int = 0) -> None:
         """Write ``data`` at ``p`` with ``key``. A block that is only partly covered is decrypted, merged and
         encrypted *with the accessor's key*: with a wrong one, the bytes around become noise for the owner."""
-        source, memory = _view(data), _writable(dram)
-        p, start, end = self._span(key, memory, p, len(source))
-        stop = p + len(source)
-        head = self.decrypt(key, start, memory[start : start + BLOCK])[: p - start] if start < p else b""
-        tail = self.decrypt(key, end - BLOCK, memory[end - BLOCK : end])[stop - end :] if stop < end else b""
-        memory[p:stop] = source
-        memory[start:p], memory[stop:end] = head, tail
-        self._convert(key, start, memory[start:end], True)
+        source = _view(data)
+        start, before, blocks = self._span(key, _writable(dram), p, len(source), base)
+        stop, end = before + len(source), len(blocks)
+        head = self.decrypt(key, start, blocks[:BLOCK])[:before] if before else b""
+        tail = self.decrypt(key, start + end - BLOCK, blocks[end - BLOCK :])[stop - end :] if stop < end else b""
+        blocks[before:stop] = source
+        blocks[:before], blocks[stop:] = head, tail
+        self._convert(key, start, blocks, True)
 
-    def _span(self, key: KeySlot | None, memory: memoryview, p: int, size: int) -> tuple[int, int, int]:
-        """Address without C-bit, start and end of the blocks that ``size`` bytes there touch."""
+    def _span(self, key: KeySlot | None, dram: memoryview, p: int, size: int, base: int) -> tuple[int, int, memoryview]:
+        """What ``size`` bytes at ``p`` touch: address of the first block, bytes of it before ``p``, the blocks."""
         p = self._address(key is not None, p, size)
-        start, end = p, p + size
-        if key is not None and size:
-            start, end = p - p % BLOCK, -(-end // BLOCK) * BLOCK
-        if end > len(memory):
-            raise InputError("address", f"a range below {len(memory):#x} (end of DRAM)", f"{size} bytes at {p:#x}")
-        return p, start, end
+        before, behind = (p % BLOCK, -(p + size) % BLOCK) if key is not None and size else (0, 0)
+        offset, end = p - before - base, p + size + behind - base
+        if offset < 0 or end > len(dram):
+            wanted = f"a range inside DRAM, {base:#x} to {base + len(dram):#x}"
+            raise InputError("address", wanted, f"{size} bytes at {p:#x}")
+        return p - before, before, dram[offset:end]
 
     # -- the one path
 

@@ -131,3 +131,18 @@ def test_copying_inside_dram() -> None:
     source = bytes(dram[3:100])
     engine.write(key, dram, 21, memoryview(dram)[3:100])
     assert engine.read(key, dram, 21, 97) == source
+
+
+def test_a_region_that_does_not_start_at_zero() -> None:
+    engine = Engine.preset("xex-boot-random", boot_seed=SEED)
+    key, base = engine.new_key(KEY), 0x1_0000_0000
+    region = bytearray(8192)
+    engine.write(key, region, base + 4090, b"across the page", base=base)
+    assert engine.read(key, region, base + 4090, 15, base=base) == b"across the page"
+    blocks = bytes(region[4080:4112])
+    assert reference.xex(reference.seeded(SEED), KEY, base + 4080, blocks, False)[10:25] == b"across the page"
+    for p, size in ((base - 1, 2), (base - 16, 16), (base + 8191, 2), (0, 1)):
+        with pytest.raises(InputError, match="0x100000000 to 0x100002000"):
+            engine.read(key, region, p, size, base=base)
+        with pytest.raises(InputError):
+            engine.write(None, region, p, bytes(size), base=base)
