@@ -244,7 +244,7 @@ class ByteMap(Showable):
         begins = [i for i in dict.fromkeys(self._owner[start:end]) if self.rows[i].offset >= start]
         names = "".join(self._name(i) for i in begins)
         labels = element("span", names, "display:flex;flex-wrap:wrap;gap:0 8px;font-size:11px") if names else ""
-        offset = element("span", f"{start:04x}", "flex:none;width:5ch")
+        offset = element("span", f"{start:04x}", "flex:none;width:36px")
         body = element("span", f"{groups} {labels}", "display:flex;flex-wrap:wrap;gap:0 10px;min-width:0")
         return element("div", f"{offset} {body}", "display:flex")
 
@@ -266,9 +266,9 @@ class ByteMap(Showable):
                 style = f"color:{palette.MARK[0]};background:{palette.MARK[1]};font-weight:700;padding:0"
                 text = element("mark", text, style, title=f"differs at 0x{offset:X}")
             texts.append(text)
-        style = "padding:0 0.5ch;border-bottom:2px solid rgba(128,128,128,0.45)"
+        style = "padding:0 3.6px;border-bottom:2px solid rgba(128,128,128,0.45)"
         if colour is not None:
-            style = f"padding:0 0.5ch;background:{palette.tint(colour)};border-bottom:2px solid {colour}"
+            style = f"padding:0 3.6px;background:{palette.tint(colour)};border-bottom:2px solid {colour}"
             if row.offset == run.start:
                 style += f";box-shadow:inset 2px 0 0 {colour}"
         return element("span", " ".join(texts), style, title=f"{row.name}, {_size(row)} at 0x{row.offset:X}")

@@ -89,22 +89,27 @@ class ChainPicture(Showable):
         rows = {name: 8 + i * (_HEIGHT + _GAP) for i, name in enumerate(("ARK", "ASK", "CEK", "PEK", "PDH"))}
         svg = Svg(_RIGHT + _BOX + 4, rows["PDH"] + _HEIGHT + 10)
         place = {name: (4.0, float(y)) for name, y in rows.items()} | {"OCA": (float(_RIGHT), float(rows["CEK"]))}
-        for name in ("ARK", "ASK", "CEK", "OCA", "PEK", "PDH"):
+        for name in _CAST:
             self._node(svg, name, *place[name])
-        for issuer, subject in _LINKS:
-            self._arrow(svg, issuer, subject, place)
+            for issuer, subject in _LINKS:
+                if subject == name:
+                    self._arrow(svg, issuer, subject, place)
         return svg
 
     def _node(self, svg: Svg, name: str, x: float, y: float) -> None:
         who, what = _CAST[name]
         own = self.own(name)
-        svg.box(x, y, _BOX, _HEIGHT, palette.party(who), title=f"{name}: {what}, held by {who}. {own.detail}")
+        svg.box(x, y, _BOX, _HEIGHT, palette.party(who))
+        svg.aside("; ")
         svg.add("rect", x=f"{x + 13:g}", y=f"{y + 9:g}", width=44, height=18, rx=3, fill=palette.key(name))
         svg.text(x + 35, y + 22.5, name, size=12.5, bold=True, anchor="middle", fill="#FFFFFF")
+        svg.aside(" (")
         svg.text(x + 64, y + 22.5, who, size=12)
+        svg.aside("): ")
         shown = own.ok is False or (own.ok and own.words != "present")
         svg.text(x + 13, y + (40 if shown else 46), what, size=11)
         if shown:
+            svg.aside(", ")
             svg.text(x + 13, y + 54, f"{symbol(own.ok)} {own.words}", size=11, bold=True)
 
     def _arrow(self, svg: Svg, issuer: str, subject: str, place: dict[str, tuple[float, float]]) -> None:
@@ -117,6 +122,7 @@ class ChainPicture(Showable):
             svg.arrow([(x, top), (x, end), (place[subject][0] + _BOX, end)], colour, dashed=dashed)
         else:
             svg.arrow([(x, top), (x, end)], colour, dashed=dashed)
+        svg.aside(f"; {issuer} → {subject}: ")
         svg.text(x + 9, top + _GAP / 2 + 4, f"{symbol(link.ok)} {link.words}", size=11.5, bold=True)
 
 

@@ -71,8 +71,10 @@ class SequenceDiagram(Showable):
             width = text_width(name, 12.5) + 28
             svg.box(centre[name] - width / 2, 6, width, 28, palette.party(name))
             svg.text(centre[name] + 2, 24.5, name, size=12.5, bold=True, anchor="middle")
+            svg.aside(", " if name != self.parties[-1] else "")
         y = 50.0
-        for entry, above, under, ok in rows:
+        for number, (entry, above, under, ok) in enumerate(rows, 1):
+            svg.aside(f"; {number}. {entry.source} → {entry.target}: ")
             y += self._message(svg, centre, entry, above, under, ok, y, step)
         return svg
 

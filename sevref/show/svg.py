@@ -1,7 +1,7 @@
 """A few strokes of SVG: boxes, lines with arrowheads, text of estimated width. No ids, no styles to strip.
 
-Text takes the reader's colour (``currentColor``). Elements are written in reading order, one a line, so that
-a viewer that strips the tags leaves words in order.
+Text takes the reader's colour (``currentColor``). Viewers that strip ``<svg>`` leave the words in it: elements are
+written in reading order, and an ``aside`` between them, which no browser draws, makes sentences of those words.
 """
 
 from __future__ import annotations
@@ -45,22 +45,15 @@ class Svg:
     def add(self, name: str, content: str = "", **attributes: object) -> None:
         self._parts.append(element(name, content, "", **attributes))
 
-    def box(
-        self,
-        x: float,
-        y: float,
-        width: float,
-        height: float,
-        colour: str,
-        *,
-        title: str = "",
-        strong: bool = False,
-    ) -> None:
+    def aside(self, words: str) -> None:
+        """Words that are not drawn: character data of ``<svg>`` itself."""
+        self._parts.append(escape(words))
+
+    def box(self, x: float, y: float, width: float, height: float, colour: str, *, strong: bool = False) -> None:
         """A rounded box, tinted and edged in ``colour``, with a solid bar on its left."""
         alpha = 0.3 if strong else 0.13
-        tip = element("title", escape(title)) if title else ""
         self.add(
-            "rect", tip, x=n(x), y=n(y), width=n(width), height=n(height), rx=4,
+            "rect", x=n(x), y=n(y), width=n(width), height=n(height), rx=4,
             fill=colour, fill_opacity=alpha, stroke=colour, stroke_width=2.5 if strong else 1.2,
         )  # fmt: skip
         self.add("rect", x=n(x), y=n(y), width=5, height=n(height), rx=2, fill=colour)

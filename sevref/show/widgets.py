@@ -32,10 +32,10 @@ class Panel:
 
         self.title, self._controls, self._compute = title, controls, compute
         self._answer: Showable = Html("", "")
-        self._result = ipywidgets.HTML(layout=ipywidgets.Layout(width="100%"))
-        head = ipywidgets.HTML(frame(heading(title), element("div", escape(hint)) if hint else ""))
-        rows = ipywidgets.VBox(list(controls.values()), layout=ipywidgets.Layout(width="100%"))
-        self.widget = ipywidgets.VBox([head, rows, self._result], layout=ipywidgets.Layout(width="100%"))
+        self._result = ipywidgets.HTML()
+        head = ipywidgets.HTML(_fitting(frame(heading(title), element("div", escape(hint)) if hint else "")))
+        rows = ipywidgets.VBox(list(controls.values()))
+        self.widget = ipywidgets.VBox([head, rows, self._result])
         self._default = dict(self.values)
         for control in controls.values():
             control.observe(self._moved, "value")
@@ -91,7 +91,7 @@ class Panel:
 
     def _moved(self, _change: object = None) -> None:
         self._answer = self._ask(self.values)
-        self._result.value = element("div", self._answer._repr_html_(), role="status")
+        self._result.value = _fitting(self._answer._repr_html_(), role="status")
 
     def __repr__(self) -> str:
         return f"{self.title}: controls that need a kernel; the default case stands below as plain HTML"
@@ -99,6 +99,11 @@ class Panel:
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle = dict(self.widget._repr_mimebundle_(**kwargs) or {})
         return {**bundle, "text/plain": repr(self)}
+
+
+def _fitting(content: str, **attributes: object) -> str:
+    """HTML that takes the width of the page and never widens it: the boxes of ipywidgets grow with what is in them."""
+    return element("div", content, "width:0;min-width:100%", **attributes)
 
 
 # -- controls with a label, a hint on hovering, and a width that fits a narrow page

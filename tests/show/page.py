@@ -78,7 +78,7 @@ def hex_bytes(dump: Element) -> list[str]:
             if child.tag == "details":
                 for line in child.text(("summary",)).splitlines():
                     tokens.extend(re.split(r"\s+", line.strip())[1:])
-            elif child.style.get("padding") == "0 0.5ch":
+            elif child.style.get("padding") == "0 3.6px":
                 tokens.extend(child.text().split())
             else:
                 walk(child)

@@ -70,7 +70,7 @@ def test_each_field_has_one_colour_and_neighbours_differ() -> None:
     shown = dump(byte_map(SESSION)._repr_html_())
     colours: dict[str, set[str]] = {}
     for run in shown.all("span"):
-        if run.style.get("padding") == "0 0.5ch":
+        if run.style.get("padding") == "0 3.6px":
             colours.setdefault(run.attributes["title"].split(",")[0], set()).add(run.style["background"])
     assert list(colours) == ["nonce", "wrap_tk", "wrap_iv", "wrap_mac", "policy_mac"]
     assert all(len(found) == 1 for found in colours.values())

@@ -94,6 +94,16 @@ class TestEveryPicture:
             assert svg.attributes["role"] == "img" and svg.attributes["aria-label"]
             assert picture.text() in page.text()
 
+    def test_drawings_whose_tags_are_stripped_leave_sentences(self, name: str) -> None:
+        left = [" ".join(svg.text().split()) for svg in read(shown()[name]._repr_html_()).all("svg")]
+        expected = {
+            "chain": "; CEK ( AMD-SP ): chip endorsement key ; ASK → CEK: ✓ signature valid",
+            "sequence": "2. hypervisor → AMD-SP: LAUNCH_START ✓ SUCCESS: handle 1 ; 3. guest owner → guest owner: compare",
+            "states": "; UNINIT ; UNINIT → INIT: INIT ; INIT ◀ now stays with PDH_GEN ; INIT → WORKING: LAUNCH_START",
+        }
+        assert len(left) == (name in expected)
+        assert all(expected[name] in words for words in left)
+
     def test_says_the_same_without_styles(self, name: str) -> None:
         """Every word of the text form is somewhere in the words of the HTML."""
         picture = shown()[name]
