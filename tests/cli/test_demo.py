@@ -62,6 +62,7 @@ STORY = [
     (ATTACKER, "LAUNCH_SECRET", "BAD_MEASUREMENT"),  # of the first launch
     (HYPERVISOR, "INIT", GOOD),
     (HYPERVISOR, "DF_FLUSH", GOOD),
+    (HYPERVISOR, "GET_ID", GOOD),
     (ATTACKER, "LAUNCH_START", "BAD_MEASUREMENT"),  # on another platform
     (ATTACKER, "overwrite a memory block", GOOD),
     (GUEST, "read the secret area", GOOD),
@@ -87,7 +88,7 @@ def test_the_story(cli, generation, es):
 def test_text(cli):
     done = cli("demo", "--seed", "00")
     assert (done.code, done.err) == (0, "")
-    assert done.out.endswith("\nAll 46 steps ended as they should; 9 of them were refused.\n")
+    assert done.out.endswith("\nAll 47 steps ended as they should; 9 of them were refused.\n")
     assert re.findall(r"^\d\..*", done.out, re.M) == [
         "1. A milan platform gets its identity and an owner",
         "2. The guest owner verifies the platform and opens a session",
@@ -111,7 +112,22 @@ def test_without_a_seed_no_two_are_the_same(cli):
     first, second = (json.loads(cli("demo", "--json").out)["steps"] for _ in range(2))
     assert [step["status"] for step in first] == [step["status"] for step in second]
     changed = {a["command"] for a, b in zip(first, second, strict=True) if a != b}
-    assert changed == {"GET_ID", "LAUNCH_MEASURE", "read the same bytes"}
+    assert changed == {"GET_ID", "sign the PEK", "LAUNCH_MEASURE", "read the same bytes"}
+
+
+def test_the_platforms_are_two(cli):
+    steps = json.loads(cli("demo", "--seed", "00", "--json").out)["steps"]
+    first, second = (step["note"] for step in steps if step["command"] == "GET_ID")
+    assert first != second
+
+
+def test_each_generation_has_its_own_engine(cli):
+    """Naples XORs published constants, Rome random ones: other ciphertext of the same key and bytes."""
+    naples, rome = (
+        next(step["note"] for step in json.loads(done.out)["steps"] if step["command"] == "read the same bytes")
+        for done in (cli("demo", "--seed", "00", "--json", "--generation", name) for name in ("naples", "rome"))
+    )
+    assert naples != rome
 
 
 def test_it_ends_where_a_check_fails_that_should_not(cli, monkeypatch):
@@ -124,6 +140,13 @@ def test_it_ends_where_a_check_fails_that_should_not(cli, monkeypatch):
     text = cli("demo", "--seed", "00")
     assert text.code == 1
     assert text.out.endswith("\n  expected SUCCESS: the story ends here\n\nIt went wrong.\n")
+
+
+def test_it_ends_where_the_platform_is_not_amds(cli, monkeypatch):
+    monkeypatch.setattr(demo.SimulatedAmd, "certify", lambda amd, chip, cek: cek)
+    done = cli("demo", "--seed", "00", "--json")
+    last = json.loads(done.out)["steps"][-1]
+    assert (done.code, last["command"], last["status"]) == (1, "verify the chain", "INVALID_CERTIFICATE")
 
 
 def test_it_ends_where_an_attack_succeeds(cli, monkeypatch):
