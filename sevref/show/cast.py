@@ -7,7 +7,7 @@ from typing import Any
 
 from sevref.certs import Algo, Chain, SevCertificate, Usage
 from sevref.show import palette
-from sevref.show.html import Html, chip
+from sevref.show.html import MONO, Html, chip, element
 from sevref.show.table import Table, table
 
 #: name, what it wants, what it holds, whom it trusts
@@ -83,6 +83,13 @@ def party(name: str) -> Html:
 def key(name: str) -> Html:
     """A key's abbreviation in its colour; hovering shows the full name."""
     return Html(chip(name, palette.key(name), next((row[1] for row in _KEYS if row[0] == name), "")), name)
+
+
+def fingerprint(data: bytes) -> Html:
+    """A hash or a key's number as hex that keeps a readable width on a narrow page, for a cell of a table."""
+    style = f"{MONO};font-size:12px;overflow-wrap:anywhere;background:transparent;color:inherit;padding:0"
+    style += ";display:inline-block;min-width:32ch;max-width:48ch"
+    return Html(element("code", data.hex(), style), data.hex())
 
 
 def party_table(*names: str) -> Table:

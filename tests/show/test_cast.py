@@ -27,6 +27,11 @@ def test_a_key_has_its_colour_and_its_full_name():
     assert "title" not in cast.key("XYZ").html()
 
 
+def test_a_fingerprint_is_its_hex():
+    shown = cast.fingerprint(bytes.fromhex("00ff10"))
+    assert str(shown) == "00ff10" and ">00ff10<" in shown.html() and "min-width" in shown.html()
+
+
 @pytest.mark.parametrize(
     "name, kind, maker",
     [
