@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from dataclasses import asdict
 
 from sevref.boot import build_firmware, cpu_signature, initial_vmsas, parse_footer
 from sevref.certs import (
@@ -19,8 +17,9 @@ from sevref.certs import (
     verify_chain,
 )
 from sevref.cli.common import emit, json_option, seed_bytes
+from sevref.cli.steps import Recorder, StoryEnds, Wrong
 from sevref.crypto import draw_private, random_source
-from sevref.driver import Exchange, Platform
+from sevref.driver import Platform
 from sevref.machine import Machine
 from sevref.measurement import AttestationReport, launch_digest, verify_attestation
 from sevref.policy import Policy
@@ -34,8 +33,6 @@ from sevref.transport import (
     Session,
     parse_secret_table,
 )
-
-T = TypeVar("T")
 
 #: generation -> family, model and stepping of its processors
 PROCESSORS = {"naples": (23, 1, 2), "rome": (23, 49, 0), "milan": (25, 1, 1), "genoa": (25, 17, 0)}
@@ -67,36 +64,12 @@ def run(args: argparse.Namespace) -> int:
     return 0 if ok else 1
 
 
-@dataclass(frozen=True)
-class Step:
-    """What a party did. ``status`` is the answer of the firmware or of the party's own check, by name."""
-
-    chapter: str
-    party: str
-    command: str
-    status: str
-    expected: str
-    note: str
-
-
-class Wrong(Exception):
-    """A party finds something else than it should."""
-
-
-class StoryEnds(Exception):
-    """A step's status is not the expected one."""
-
-
-@dataclass
-class Story:
+class Story(Recorder):
     """Plays the story and writes down its steps."""
 
-    generation: str
-    es: bool
-    seed: bytes | None
-    steps: list[Step] = field(default_factory=list)
-    log: list[Exchange] = field(default_factory=list)
-    chapter: str = ""
+    def __init__(self, generation: str, es: bool, seed: bytes | None) -> None:
+        super().__init__()
+        self.generation, self.es, self.seed = generation, es, seed
 
     def tell(self) -> bool:
         """Whether every step ended as it should; the first that does not is the last."""
@@ -110,79 +83,6 @@ class Story:
         except StoryEnds:
             return False
         return True
-
-    # -- how steps are written down
-
-    def act(
-        self,
-        party: str,
-        command: str,
-        call: Callable[[], T],
-        note: str | Callable[[T], str] = "",
-        expected: Status = Status.SUCCESS,
-    ) -> T:
-        """A party does something for itself; ``SevError`` gives its status. ``note`` may depend on the result."""
-        result: Any = None
-        status = Status.SUCCESS.name
-        try:
-            result = call()
-            text = note if isinstance(note, str) else note(result)
-        except SevError as error:
-            status, text = error.status.name, note if isinstance(note, str) else error.rule
-        except Wrong as error:
-            status, text = "WRONG", str(error)
-        self._write(party, command, status, expected, text)
-        return result  # type: ignore[no-any-return]
-
-    def drive(
-        self,
-        call: Callable[[], T],
-        notes: Mapping[str, str | Callable[[T], str]] | None = None,
-        expected: Status = Status.SUCCESS,
-        party: str = "hypervisor",
-    ) -> T:
-        """Commands to the firmware: each one in the log is a step that has to end with ``expected``."""
-        start, result = len(self.log), None
-        status = Status.SUCCESS
-        try:
-            result = call()
-        except SevError as error:
-            status = error.status
-        exchanges = self.log[start:]
-        for exchange in exchanges:
-            note = (notes or {}).get(exchange.message, exchange.note)
-            text = note if isinstance(note, str) else note(result) if status is Status.SUCCESS else ""  # type: ignore[arg-type]
-            assert exchange.status is not None
-            self._write(party, exchange.message, exchange.status.name, expected, text)
-        if not exchanges or exchanges[-1].status is not status:  # the host refused before it asked the firmware
-            self._write(party, "prepare a command", status.name, expected, "")
-        return result  # type: ignore[return-value]
-
-    def _write(self, party: str, command: str, status: str, expected: Status, note: str) -> None:
-        self.steps.append(Step(self.chapter, party, command, status, expected.name, note))
-        if status != expected.name:
-            raise StoryEnds(command)
-
-    def text(self, ok: bool) -> str:
-        """The story for people."""
-        lines: list[str] = []
-        chapter = ""
-        for step in self.steps:
-            if step.chapter != chapter:
-                chapter = step.chapter
-                lines += ["", chapter]
-            lines.append(f"  {step.party:<14} {step.command:<26} {step.status:<20} {step.note}".rstrip())
-            if step.status != step.expected:
-                lines.append(f"  expected {step.expected}: the story ends here")
-        count = sum(step.expected != "SUCCESS" for step in self.steps)
-        end = (
-            f"All {len(self.steps)} steps ended as they should; {count} of them were refused."
-            if ok
-            else "It went wrong."
-        )
-        return "\n".join([*lines[1:], "", end])
-
-    # -- the chapters
 
     def _platform(self) -> tuple[Hypervisor, Chain]:
         self.chapter = f"1. A {self.generation} platform gets its identity and an owner"
