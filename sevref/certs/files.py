@@ -115,20 +115,20 @@ def _sequence(data: bytes) -> list[Certificate] | None:
     return found
 
 
-def _by_position(data: bytes) -> list[tuple[str, Certificate]] | None:
+def _by_position(data: bytes, where: str) -> list[tuple[str, Certificate]] | None:
     """The certificates of a concatenation of one of the known sizes, each in the place of its position."""
     for size, places in _SEV_PARTS.items():
         rest = data[size:]
-        if len(data) < size or (rest and len(rest) not in _BUNDLES) or not data[:size] + rest:
+        if not data or len(data) < size or len(rest) not in (0, *_BUNDLES):
             continue
         found: list[tuple[str, Certificate]] = [
             (place, SevCertificate.parse(data[i * CERT_SIZE : (i + 1) * CERT_SIZE])) for i, place in enumerate(places)
         ]
         if rest:
-            ask = AmdCertificate.parse_prefix(rest)
+            ask = AmdCertificate.parse_prefix(rest, where)
             tail = rest[stated_size(rest) :]
-            ark = _amd_certificate(tail, "ARK") if _signature_is_missing(tail) else AmdCertificate.parse_prefix(tail)
-            found += [("ask", ask), ("ark", ark)]
+            whole = _amd_certificate if _signature_is_missing(tail) else AmdCertificate.parse_prefix
+            found += [("ask", ask), ("ark", whole(tail, where))]
         return found
     return None
 
@@ -141,10 +141,12 @@ def split(data: bytes, where: str) -> list[tuple[str, Certificate]]:
         claimed = [(place, cert) for cert in certs if (place := _place_of(cert))]
         if len({place for place, _ in claimed}) == len(certs):
             return claimed
-    if positions := _by_position(data):
+    if positions := _by_position(data, where):
         return positions
     if not certs:
-        raise InputError(where, _KINDS, f"{len(data)} bytes") if len(data) not in _AMD_LENGTHS else _why(data, where)
+        if len(data) in _AMD_LENGTHS:
+            _amd_certificate(data, where)  # says which size field does not fit
+        raise InputError(where, _KINDS, f"{len(data)} bytes")
     places = [_place_of(cert) for cert in certs]
     for place, cert in zip(places, certs, strict=True):
         if place is None:
@@ -152,15 +154,6 @@ def split(data: bytes, where: str) -> list[tuple[str, Certificate]]:
             offset = 0x24 if isinstance(cert, AmdCertificate) else 0x08
             raise InputError(f"{where}: usage at 0x{offset:02X}", "that of a chain's certificate", usage_name(usage))
     raise InputError(where, "one certificate for each place", ", ".join(str(place).upper() for place in places))
-
-
-def _why(data: bytes, where: str) -> InputError:
-    """What is wrong with one AMD certificate that cannot be parsed."""
-    try:
-        _amd_certificate(data, where)
-    except InputError as error:
-        return error
-    return InputError(where, _KINDS, f"{len(data)} bytes")
 
 
 def decoded(data: bytes, where: str) -> bytes:

@@ -285,6 +285,15 @@ def test_files_that_hold_no_certificate(data, words, tmp_path):
     assert str(tmp_path / "file") in str(caught.value)
 
 
+def test_a_bundle_with_impossible_sizes_is_named(tmp_path):
+    for offset, words in ((0x3E, "at most 1600 bytes"), (832 + 0x3E, "at most 1600 bytes")):
+        data = bytearray(joined("ask", "ark"))
+        data[offset] = 0xFF
+        write(tmp_path, file=bytes(data))
+        with pytest.raises(InputError, match=f"file: AMD certificate.*{words}"):
+            load_chain(tmp_path / "file")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_truncated_and_oversized(kind, tmp_path):
     data = joined(*KINDS[kind][0])
