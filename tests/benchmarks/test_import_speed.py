@@ -12,7 +12,7 @@ RAW = (
 
 
 def seconds(statement: str) -> float:
-    code = f"from time import perf_counter\nstart = perf_counter()\n{statement}\nprint(perf_counter() - start)"
+    code = f"from time import process_time\nstart = process_time()\n{statement}\nprint(process_time() - start)"
     return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
 
 
