@@ -344,3 +344,25 @@ def test_pek_cert_import_with_one_byte_changed(ownable: Rig, what: str, offset: 
         assert {key: value for key, value in rig.observe([]).items() if key != "dram"} == {
             key: value for key, value in before.items() if key != "dram"
         }
+
+
+NUMBERS = st.one_of(st.sampled_from([0, 1, 2, 3, 65537, (1 << 4096) - 1]), st.integers(0, (1 << 4096) - 1))
+WORDS = st.sampled_from([0, 1, 2, 3, 0x13, 0x101, 0x102, 0x103, 0x1000, 0x1001, 0x1002, 0x1003, 0x1004, 0xFFFFFFFF])
+
+
+@settings(MODERATE, max_examples=30)
+@given(data=st.data())
+def test_pek_cert_import_of_made_up_certificates(ownable: Rig, data: st.DataObject) -> None:
+    """Two certificates of plausible words and any numbers: RSA keys of any size, empty, even, tiny, with any signature."""
+    rig = ownable
+    before = rig.chain()[1].pack()
+    for at in (CERT_AT, OUT2):
+        bits = data.draw(st.one_of(st.sampled_from([0, 7, 8, 2048, 4096, 4097]), st.integers(0, 5000)))
+        usage, algo = data.draw(st.sampled_from([(0x1001, 1), (0x1001, 0x101), (0x1001, 2)])), data.draw(WORDS)
+        exponent, modulus, *signatures = (data.draw(NUMBERS).to_bytes(512, "little") for _ in range(4))
+        cert = u32(1) + u32(0x1800) + u32(usage[0]) + u32(usage[1]) + u32(bits) + exponent + modulus
+        for signature in signatures:
+            cert += u32(usage[0]) + u32(data.draw(st.one_of(st.just(usage[1]), st.just(algo)))) + signature
+        rig.put(at, cert)
+    assert rig.run(PEK_CERT_IMPORT, import_buf()) in CERTIFICATE_STATUSES
+    assert rig.status()[3] == 0 and rig.chain()[1].pack() == before
