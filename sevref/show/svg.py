@@ -47,7 +47,7 @@ class Svg:
 
     def aside(self, words: str) -> None:
         """Words that are not drawn: character data of ``<svg>`` itself."""
-        self._parts.append(escape(words))
+        self._parts.append(escape(words if self._parts else words.lstrip("; ")))
 
     def box(self, x: float, y: float, width: float, height: float, colour: str, *, strong: bool = False) -> None:
         """A rounded box, tinted and edged in ``colour``, with a solid bar on its left."""

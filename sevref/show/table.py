@@ -115,7 +115,8 @@ def cell_html(value: Any) -> str:
     text = escape(cell_text(value))
     if isinstance(value, bytes | bytearray):
         style = f"{MONO};font-size:12px;overflow-wrap:anywhere;background:transparent;color:inherit"
-        return element("code", text, style + ";display:inline-block;max-width:29em")
+        # lines of 16 bytes
+        return element("code", text, style + ";display:inline-block" + (";width:19.4em" if len(value) > 15 else ""))
     return element("div", text, "min-width:18em") if len(text) > 40 else text
 
 
