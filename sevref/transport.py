@@ -288,11 +288,16 @@ def open_packet(
     """
     if context != Context.SECRET:
         require_uncompressed(header)
+    require_packet_mac(tik, context, header, data, trailer=trailer)
+    require_uncompressed(header)
+    return aes_ctr(tek, header.iv, data)
+
+
+def require_packet_mac(tik: bytes, context: int, header: PacketHeader, data: bytes, *, trailer: bytes = b"") -> None:
+    """``SevError`` BAD_MEASUREMENT unless the header's MAC is that of this ciphertext under TIK."""
     size = len(data)
     mac = packet_mac(tik, context, header.flags, header.iv, size, size, data, trailer)
     require_mac(mac, header.mac, "the packet's MAC does not match")
-    require_uncompressed(header)
-    return aes_ctr(tek, header.iv, data)
 
 
 def require_uncompressed(header: PacketHeader) -> None:

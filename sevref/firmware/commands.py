@@ -10,6 +10,7 @@ One row per SEV command. Rules that hold for every row:
   a command makes these three stands in its body, which reads the sets from here.
 - A command that fails changes no state.
 
+A comment ``row N`` beside a check is its row in the table of checks of the command's fact sheet (``rules.SHEETS``).
 The bodies are in the modules beside this one; ``@command(id)`` ties a body to its row. A row without a body is a
 command that this version of sevref does not build yet: the mailbox raises ``NotBuiltError``, it invents no status.
 """

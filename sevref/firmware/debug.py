@@ -23,14 +23,16 @@ MDATA_LEN = 64
 
 def debuggable_guest(sp: SecureProcessor, buf: b.DebugBuffer) -> Guest:
     """Checks that DBG_DECRYPT and DBG_ENCRYPT share."""
-    sp.require_platform_state()
+    sp.require_platform_state()  # row 1
     aligned = buf.src_paddr % 16 == 0 and buf.dst_paddr % 16 == 0
-    require(aligned, Status.INVALID_ADDRESS, "SRC_PADDR and DST_PADDR must be 16-byte aligned")
-    require(buf.length % 16 == 0, Status.INVALID_LENGTH, f"LENGTH must be a multiple of 16, found {buf.length}")
-    guest = sp.guest(buf.handle)
-    require(not guest.policy.nodbg, Status.POLICY_FAILURE, "the guest's policy forbids debugging (NODBG)")
-    sp.require_bound(guest)
-    require(buf.length != 0, Status.INVALID_LENGTH, "LENGTH must not be 0")
+    require(aligned, Status.INVALID_ADDRESS, "SRC_PADDR and DST_PADDR must be 16-byte aligned")  # row 2
+    require(
+        buf.length % 16 == 0, Status.INVALID_LENGTH, f"LENGTH must be a multiple of 16, found {buf.length}"
+    )  # row 3
+    guest = sp.guest(buf.handle)  # row 4
+    require(not guest.policy.nodbg, Status.POLICY_FAILURE, "the guest's policy forbids debugging (NODBG)")  # row 5
+    sp.require_bound(guest)  # row 6
+    require(buf.length != 0, Status.INVALID_LENGTH, "LENGTH must not be 0")  # row 7
     return guest
 
 
@@ -39,39 +41,41 @@ def dbg_decrypt(sp: SecureProcessor, buf: b.DebugBuffer) -> None:
     guest = debuggable_guest(sp, buf)
     for offset, size in chunks(sp, 0, buf.length):
         # No real firmware copies more than a chunk at once, so no range here is too long to be copied.
-        sp.check(buf.src_paddr + offset, size, "SRC_PADDR", copies=False)
-        sp.check(buf.dst_paddr + offset, size, "DST_PADDR", copies=False)
+        sp.check(buf.src_paddr + offset, size, "SRC_PADDR", copies=False)  # row 8
+        sp.check(buf.dst_paddr + offset, size, "DST_PADDR", copies=False)  # row 8
         plain = sp.guest_read(guest, buf.src_paddr + offset, size)
-        sp.write(buf.dst_paddr + offset, plain, "DST_PADDR", copies=False)
+        sp.write(buf.dst_paddr + offset, plain, "DST_PADDR", copies=False)  # row 8
 
 
 @command(0x61)
 def dbg_encrypt(sp: SecureProcessor, buf: b.DebugBuffer) -> None:
     guest = debuggable_guest(sp, buf)
     for offset, size in chunks(sp, 0, buf.length):
-        sp.check(buf.dst_paddr + offset, size, "DST_PADDR", copies=False)
-        plain = sp.read(buf.src_paddr + offset, size, "SRC_PADDR", copies=False)
+        sp.check(buf.dst_paddr + offset, size, "DST_PADDR", copies=False)  # row 8
+        plain = sp.read(buf.src_paddr + offset, size, "SRC_PADDR", copies=False)  # row 8
         sp.guest_write(guest, buf.dst_paddr + offset, plain)
 
 
 @command(0x24)
 def copy(sp: SecureProcessor, buf: b.CopyBuffer) -> None:
-    sp.require_platform_state()
-    guest = sp.guest(buf.handle)
-    sp.require_bound(guest)
+    sp.require_platform_state()  # row 1
+    guest = sp.guest(buf.handle)  # row 2
+    sp.require_bound(guest)  # row 3
     length = buf.length
     ok = length != 0 and length % PAGE_4K == 0
-    require(ok, Status.INVALID_LENGTH, f"LENGTH must be a multiple of 4096 and not 0, found {length}")
+    require(ok, Status.INVALID_LENGTH, f"LENGTH must be a multiple of 4096 and not 0, found {length}")  # row 4
     aligned = buf.src_paddr % PAGE_4K == 0 and buf.dst_paddr % PAGE_4K == 0
-    require(aligned, Status.INVALID_ADDRESS, "SRC_PADDR and DST_PADDR must be 4096-byte aligned")
+    require(aligned, Status.INVALID_ADDRESS, "SRC_PADDR and DST_PADDR must be 4096-byte aligned")  # row 5
     if sp.plain(buf.src_paddr) == sp.plain(buf.dst_paddr):
         return
     for name, address in ("SRC_PADDR", buf.src_paddr), ("DST_PADDR", buf.dst_paddr):
         start = sp.plain(address)
         crosses = start // WINDOW != (start + length - 1) // WINDOW
-        require(not crosses, Status.INVALID_PARAM, f"{name} 0x{address:X}: the range crosses a 64 MiB boundary")
-    sp.check(buf.src_paddr, length, "SRC_PADDR")
-    sp.check(buf.dst_paddr, length, "DST_PADDR")
+        require(
+            not crosses, Status.INVALID_PARAM, f"{name} 0x{address:X}: the range crosses a 64 MiB boundary"
+        )  # row 7
+    sp.check(buf.src_paddr, length, "SRC_PADDR")  # row 8
+    sp.check(buf.dst_paddr, length, "DST_PADDR")  # row 8
     sp.guest_write(guest, buf.dst_paddr, sp.guest_read(guest, buf.src_paddr, length))
 
 
@@ -101,7 +105,7 @@ def page_type(flags: int) -> int:
 
 def require_swap_ranges(sp: SecureProcessor, buf: b.SwapOutBuffer | b.SwapInBuffer, dst_alignment: int) -> int:
     """Rows 1 to 4 of SWAP_OUT and SWAP_IN; the page size in bytes."""
-    sp.require_platform_state()
+    sp.require_platform_state()  # row 1
     size = PAGE_2M if buf.flags & LARGE else PAGE_4K
     ranges = (
         ("SRC_PADDR", buf.src_paddr, size),
@@ -112,15 +116,17 @@ def require_swap_ranges(sp: SecureProcessor, buf: b.SwapOutBuffer | b.SwapInBuff
         try:
             sp.check(address, length, name)
         except SevError as error:
-            raise SevError(Status.INVALID_ADDRESS, error.rule) from None  # whatever the range's own status
+            raise SevError(Status.INVALID_ADDRESS, error.rule) from None  # row 2: whatever the range's own status
     aligned = buf.src_paddr % size == 0 and buf.dst_paddr % dst_alignment == 0
-    require(aligned, Status.INVALID_ADDRESS, f"SRC_PADDR and DST_PADDR must be aligned to {size} and {dst_alignment}")
-    require(buf.mdata_paddr % MDATA_LEN == 0, Status.INVALID_ADDRESS, "MDATA_PADDR must be 64-byte aligned")
+    require(
+        aligned, Status.INVALID_ADDRESS, f"SRC_PADDR and DST_PADDR must be aligned to {size} and {dst_alignment}"
+    )  # row 3
+    require(buf.mdata_paddr % MDATA_LEN == 0, Status.INVALID_ADDRESS, "MDATA_PADDR must be 64-byte aligned")  # row 3
     entry = sp.plain(buf.mdata_paddr)
     for name, address in ("SRC_PADDR", buf.src_paddr), ("DST_PADDR", buf.dst_paddr):
         start = sp.plain(address)
         apart = entry + MDATA_LEN <= start or start + size <= entry
-        require(apart, Status.INVALID_PARAM, f"MDATA_PADDR lies inside the page at {name}")
+        require(apart, Status.INVALID_PARAM, f"MDATA_PADDR lies inside the page at {name}")  # row 4
     return size
 
 
@@ -129,13 +135,13 @@ def swap_out(sp: SecureProcessor, buf: b.SwapOutBuffer) -> None:
     large = bool(buf.flags & LARGE)
     size = require_swap_ranges(sp, buf, PAGE_2M if large else PAGE_4K)
     kind = page_type(buf.flags)
-    require(not (large and kind == TYPE_VMSA), Status.INVALID_PARAM, "a VMSA is not a 2 MiB page")
-    guest = sp.guest(buf.handle)
-    sp.require_bound(guest)
-    require(guest.oek_iv_count < (1 << 64) - 2, Status.AEAD_OFLOW, "the guest's swap counter is used up")
+    require(not (large and kind == TYPE_VMSA), Status.INVALID_PARAM, "a VMSA is not a 2 MiB page")  # row 5
+    guest = sp.guest(buf.handle)  # row 6
+    sp.require_bound(guest)  # row 7
+    require(guest.oek_iv_count < (1 << 64) - 2, Status.AEAD_OFLOW, "the guest's swap counter is used up")  # row 8
     page = sp.guest_read(guest, buf.src_paddr, size)
     found = is_vmsa(sp, guest, page[:VMSA_LEN])
-    require(
+    require(  # row 9
         found == (kind == TYPE_VMSA), Status.INVALID_PARAM, f"the page is {'' if found else 'not '}a VMSA of this guest"
     )
     entry = SwapMetadata(software_data=buf.software_data, iv=guest.oek_iv_count, flags=buf.flags & 7)
@@ -149,17 +155,19 @@ def swap_out(sp: SecureProcessor, buf: b.SwapOutBuffer) -> None:
 @command(0x71)
 def swap_in(sp: SecureProcessor, buf: b.SwapInBuffer) -> None:
     size = require_swap_ranges(sp, buf, PAGE_4K)
-    entry = SwapMetadata.parse(sp.read(buf.mdata_paddr, MDATA_LEN, "MDATA_PADDR"))
+    entry = SwapMetadata.parse(sp.read(buf.mdata_paddr, MDATA_LEN, "MDATA_PADDR"))  # row 4
     same = (buf.flags ^ entry.flags) & 7 == 0
-    require(same, Status.INVALID_PARAM, "PAGE_SIZE and PAGE_TYPE must be those of the metadata entry")
+    require(same, Status.INVALID_PARAM, "PAGE_SIZE and PAGE_TYPE must be those of the metadata entry")  # row 5
     if buf.flags & IN_PLACE:
-        require(page_type(buf.flags) != TYPE_VMSA, Status.INVALID_PARAM, "a VMSA is not swapped in in place")
-        require(buf.src_paddr == buf.dst_paddr, Status.INVALID_PARAM, "in place: SRC_PADDR must equal DST_PADDR")
-    guest = sp.guest(buf.handle)
-    sp.require_bound(guest)
-    sealed = sp.read(buf.src_paddr, size, "SRC_PADDR") + entry.auth_tag
+        require(page_type(buf.flags) != TYPE_VMSA, Status.INVALID_PARAM, "a VMSA is not swapped in in place")  # row 5
+        require(
+            buf.src_paddr == buf.dst_paddr, Status.INVALID_PARAM, "in place: SRC_PADDR must equal DST_PADDR"
+        )  # row 5
+    guest = sp.guest(buf.handle)  # row 6
+    sp.require_bound(guest)  # row 7
+    sealed = sp.read(buf.src_paddr, size, "SRC_PADDR") + entry.auth_tag  # row 8
     try:
         page = AESGCM(guest.oek).decrypt(entry.nonce, sealed, entry.associated_data)
     except InvalidTag:
-        raise SevError(Status.BAD_MEASUREMENT, "the tag of page and metadata does not verify") from None
+        raise SevError(Status.BAD_MEASUREMENT, "the tag of page and metadata does not verify") from None  # row 8
     sp.guest_write(guest, buf.dst_paddr, page)

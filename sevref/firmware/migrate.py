@@ -6,7 +6,7 @@ What travels is a session (TEK and TIK wrapped for the receiver's PDH) and packe
 from __future__ import annotations
 
 from sevref.certs import Roots, SevCertificate, Usage, check_peer, read_amd_chain, validate, validate_amd
-from sevref.crypto import ecdh
+from sevref.crypto import aes_ctr, ecdh
 from sevref.firmware import buffers as b
 from sevref.firmware.commands import command
 from sevref.firmware.guest import Guest, vmsa_checksum
@@ -23,7 +23,7 @@ from sevref.transport import (
     Session,
     make_packet,
     master_secret,
-    open_packet,
+    require_packet_mac,
     require_uncompressed,
 )
 
@@ -32,30 +32,30 @@ AMD_LENGTHS = (1664, 2176, 2688, 3200)
 
 @command(0x40)
 def send_start(sp: SecureProcessor, buf: b.SendStartBuffer) -> None:
-    sp.require_platform_state()
-    guest = sp.guest(buf.handle)
+    sp.require_platform_state()  # row 1
+    guest = sp.guest(buf.handle)  # row 2
     found, buf.session_len = buf.session_len, SESSION_LEN
-    require(found == SESSION_LEN, Status.INVALID_LENGTH, f"SESSION_LEN must be {SESSION_LEN}, found {found}")
-    sp.require_guest_state(guest)
+    require(found == SESSION_LEN, Status.INVALID_LENGTH, f"SESSION_LEN must be {SESSION_LEN}, found {found}")  # row 3
+    sp.require_guest_state(guest)  # row 4
     policy = guest.policy
-    require(not policy.nosend, Status.POLICY_FAILURE, "the guest's policy forbids sending (NOSEND)")
+    require(not policy.nosend, Status.POLICY_FAILURE, "the guest's policy forbids sending (NOSEND)")  # row 5
     chain = Receiver(sp, buf)
     if policy.sev:
         chain.require_sev_platform()
         api = chain.pek.api_major, chain.pek.api_minor
         rule = f"the receiver's PEK says API {api[0]}.{api[1]}, the policy wants {policy.api[0]}.{policy.api[1]}"
-        require(policy.allows_api(*api), Status.POLICY_FAILURE, rule)
+        require(policy.allows_api(*api), Status.POLICY_FAILURE, rule)  # row 7
     if policy.domain:
         chain.require_same_domain()
-    pdh = chain.pdh
-    check_peer(pdh)
+    pdh = chain.pdh  # row 10
+    check_peer(pdh)  # row 11
     if not sp.profile.send_start_draws_before_address_check:
-        sp.check(buf.session_paddr, SESSION_LEN, "SESSION_PADDR")
+        sp.check(buf.session_paddr, SESSION_LEN, "SESSION_PADDR")  # row 12a
     tek, tik, nonce = (sp.machine.rng.draw(16, what) for what in ("TEK", "TIK", "NONCE"))
     ms = master_secret(ecdh(sp.require_identity().pdh_key, pdh), nonce)
     wrap_iv = sp.machine.rng.draw(16, "WRAP_IV")
     session = Session.wrap(ms, policy, tek=tek, tik=tik, nonce=nonce, wrap_iv=wrap_iv)
-    sp.write(buf.session_paddr, session.pack(), "SESSION_PADDR")
+    sp.write(buf.session_paddr, session.pack(), "SESSION_PADDR")  # row 12a
     guest.tek, guest.tik, guest.ms, guest.nonce = tek, tik, ms, nonce
     guest.measure = bytes(32)
     guest.state = GuestState.SUPDATE
@@ -72,19 +72,21 @@ class Receiver:
 
     def _require_lengths(self) -> None:
         found = self._buf.plat_certs_len
-        require(found == CHAIN_LEN, Status.INVALID_LENGTH, f"PLAT_CERTS_LEN must be {CHAIN_LEN}, found {found}")
+        require(
+            found == CHAIN_LEN, Status.INVALID_LENGTH, f"PLAT_CERTS_LEN must be {CHAIN_LEN}, found {found}"
+        )  # row a
         self._require_pdh_length()
 
     def _require_pdh_length(self) -> None:
         found = self._buf.pdh_cert_len
-        require(found == CERT_LEN, Status.INVALID_LENGTH, f"PDH_CERT_LEN must be {CERT_LEN}, found {found}")
+        require(found == CERT_LEN, Status.INVALID_LENGTH, f"PDH_CERT_LEN must be {CERT_LEN}, found {found}")  # row a
 
     def _read_pdh(self) -> SevCertificate:
-        self._pdh = SevCertificate.parse(self._sp.read(self._buf.pdh_cert_paddr, CERT_LEN, "PDH_CERT_PADDR"))
+        self._pdh = SevCertificate.parse(self._sp.read(self._buf.pdh_cert_paddr, CERT_LEN, "PDH_CERT_PADDR"))  # row b
         return self._pdh
 
     def _read_platform(self) -> None:
-        data = self._sp.read(self._buf.plat_certs_paddr, CHAIN_LEN, "PLAT_CERTS_PADDR")
+        data = self._sp.read(self._buf.plat_certs_paddr, CHAIN_LEN, "PLAT_CERTS_PADDR")  # row b
         self._platform = [SevCertificate.parse(data[i : i + CERT_LEN]) for i in range(0, CHAIN_LEN, CERT_LEN)]
         self._read_pdh()
 
@@ -104,21 +106,21 @@ class Receiver:
         """POLICY.SEV: ARK, ASK, CEK, PEK and PDH, each signed by the one before; the ARK is the fused one."""
         sp, amd_len = self._sp, self._buf.amd_certs_len
         self._require_lengths()
-        require(
+        require(  # row a
             amd_len in AMD_LENGTHS,
             Status.INVALID_LENGTH,
             f"AMD_CERTS_LEN must be one of {AMD_LENGTHS}, found {amd_len}",
         )
         self._read_platform()
-        ask, ark = read_amd_chain(sp.read(self._buf.amd_certs_paddr, amd_len, "AMD_CERTS_PADDR"))
+        ask, ark = read_amd_chain(sp.read(self._buf.amd_certs_paddr, amd_len, "AMD_CERTS_PADDR"))  # row c
         generation = sp.machine.generation
         fused = Roots("custom", generation, ark, ask, sp.machine.root_hash)
-        validate_amd(ark, ark, Usage.ARK, generation, root=fused)
-        validate_amd(ask, ark, Usage.ASK, generation)
+        validate_amd(ark, ark, Usage.ARK, generation, root=fused)  # row d
+        validate_amd(ask, ark, Usage.ASK, generation)  # row e
         pek, _, cek = self._platform
-        validate(cek, ask.signing_key(generation))
-        validate(pek, cek.signing_key())
-        validate(self.pdh, pek.signing_key())
+        validate(cek, ask.signing_key(generation))  # row f
+        validate(pek, cek.signing_key())  # row g
+        validate(self.pdh, pek.signing_key())  # row h
 
     def require_same_domain(self) -> None:
         """POLICY.DOMAIN: OCA, PEK and PDH, and the OCA is this platform's own, byte for byte."""
@@ -126,11 +128,13 @@ class Receiver:
             self._require_lengths()
             self._read_platform()
         pek, oca, _ = self._platform
-        validate(oca, oca.signing_key())
-        validate(pek, oca.signing_key())
-        validate(self.pdh, pek.signing_key())
+        validate(oca, oca.signing_key())  # row c
+        validate(pek, oca.signing_key())  # row d
+        validate(self.pdh, pek.signing_key())  # row e
         own = self._sp.require_identity().oca
-        require(oca.pack() == own.pack(), Status.POLICY_FAILURE, "the receiver's OCA is not this platform's (DOMAIN)")
+        require(
+            oca.pack() == own.pack(), Status.POLICY_FAILURE, "the receiver's OCA is not this platform's (DOMAIN)"
+        )  # row f
 
 
 @command(0x41)
@@ -145,33 +149,35 @@ def send_update_vmsa(sp: SecureProcessor, buf: b.PacketBuffer) -> None:
 
 def send_update(sp: SecureProcessor, buf: b.PacketBuffer, *, vmsa: bool) -> None:
     """Encrypt guest memory for the channel: the one body of SEND_UPDATE_DATA and SEND_UPDATE_VMSA."""
-    sp.require_platform_state()
+    sp.require_platform_state()  # row 1
     room = buf.hdr_len
     if room < HEADER_LEN:
         buf.hdr_len = HEADER_LEN
-        raise SevError(Status.INVALID_LENGTH, f"HDR_LEN must be at least {HEADER_LEN}, found {room}")
-    guest = sp.guest(buf.handle)
-    sp.require_guest_state(guest)
-    require(guest.es or not vmsa, Status.UNSUPPORTED, "the guest's policy has no ES, so it has no VMSA")
-    sp.require_bound(guest)
-    require_packet_length(sp, buf.guest_len)
+        raise SevError(Status.INVALID_LENGTH, f"HDR_LEN must be at least {HEADER_LEN}, found {room}")  # row 2
+    guest = sp.guest(buf.handle)  # row 3
+    sp.require_guest_state(guest)  # row 4
+    require(guest.es or not vmsa, Status.UNSUPPORTED, "the guest's policy has no ES, so it has no VMSA")  # row 5
+    sp.require_bound(guest)  # row 6
+    require_packet_length(sp, buf.guest_len)  # row 7
     length, trans = buf.guest_len, buf.trans_len
-    require(trans >= length, Status.INVALID_LENGTH, f"TRANS_LEN must be at least GUEST_LEN {length}, found {trans}")
     require(
+        trans >= length, Status.INVALID_LENGTH, f"TRANS_LEN must be at least GUEST_LEN {length}, found {trans}"
+    )  # row 7
+    require(  # row 8
         buf.guest_paddr % 16 == 0, Status.INVALID_ADDRESS, f"GUEST_PADDR 0x{buf.guest_paddr:X} must be 16-byte aligned"
     )
-    sp.check(buf.guest_paddr, length, "GUEST_PADDR")
+    sp.check(buf.guest_paddr, length, "GUEST_PADDR")  # row 10
     plain = sp.guest_read(guest, buf.guest_paddr, length)
     if vmsa:
         ok = length >= VMSA_LEN and is_vmsa(sp, guest, plain)
-        require(ok, Status.INVALID_PARAM, "the range does not start with a VMSA of this guest")
+        require(ok, Status.INVALID_PARAM, "the range does not start with a VMSA of this guest")  # row 11
     if not sp.profile.send_update_partial_output:
-        sp.check(buf.trans_paddr, length, "TRANS_PADDR")
-        sp.check(buf.hdr_paddr, HEADER_LEN, "HDR_PADDR")
+        sp.check(buf.trans_paddr, length, "TRANS_PADDR")  # row 13
+        sp.check(buf.hdr_paddr, HEADER_LEN, "HDR_PADDR")  # row 14
     iv = sp.machine.rng.draw(16, "packet IV")
     header, data = make_packet(guest.tek, guest.tik, packet_context(sp, vmsa), plain, iv=iv)
-    sp.write(buf.trans_paddr, data, "TRANS_PADDR")
-    sp.write(buf.hdr_paddr, header.pack(), "HDR_PADDR")
+    sp.write(buf.trans_paddr, data, "TRANS_PADDR")  # row 13
+    sp.write(buf.hdr_paddr, header.pack(), "HDR_PADDR")  # row 14
     buf.hdr_len = HEADER_LEN
 
 
@@ -195,33 +201,33 @@ def is_vmsa(sp: SecureProcessor, guest: Guest, page: bytes) -> bool:
 
 @command(0x43)
 def send_finish(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
-    sp.require_platform_state()
-    guest = sp.guest(buf.handle)
-    sp.require_guest_state(guest)
+    sp.require_platform_state()  # row 1
+    guest = sp.guest(buf.handle)  # row 2
+    sp.require_guest_state(guest)  # row 3
     guest.close_channel()
     guest.state = GuestState.SENT
 
 
 @command(0x44)
 def send_cancel(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
-    sp.require_platform_state()
-    guest = sp.guest(buf.handle)
-    sp.require_guest_state(guest)
+    sp.require_platform_state()  # row 1
+    guest = sp.guest(buf.handle)  # row 2
+    sp.require_guest_state(guest)  # row 3
     guest.close_channel()
     guest.state = GuestState.RUNNING
 
 
 @command(0x50)
 def receive_start(sp: SecureProcessor, buf: b.ReceiveStartBuffer) -> None:
-    sp.require_platform_state()
+    sp.require_platform_state()  # row 1
     found = buf.session_len
-    require(found == SESSION_LEN, Status.INVALID_LENGTH, f"SESSION_LEN must be {SESSION_LEN}, found {found}")
-    session = Session.parse(sp.read(buf.session_paddr, SESSION_LEN, "SESSION_PADDR"))
+    require(found == SESSION_LEN, Status.INVALID_LENGTH, f"SESSION_LEN must be {SESSION_LEN}, found {found}")  # row 2
+    session = Session.parse(sp.read(buf.session_paddr, SESSION_LEN, "SESSION_PADDR"))  # row 3
     found = buf.pdh_cert_len
-    require(found == CERT_LEN, Status.INVALID_LENGTH, f"PDH_CERT_LEN must be {CERT_LEN}, found {found}")
-    sender = SevCertificate.parse(sp.read(buf.pdh_cert_paddr, CERT_LEN, "PDH_CERT_PADDR"))
+    require(found == CERT_LEN, Status.INVALID_LENGTH, f"PDH_CERT_LEN must be {CERT_LEN}, found {found}")  # row 4
+    sender = SevCertificate.parse(sp.read(buf.pdh_cert_paddr, CERT_LEN, "PDH_CERT_PADDR"))  # row 5
     policy = Policy(buf.policy)
-    channel = session.open(sp.require_identity().pdh_key, sender, policy, api=sp.version.api)
+    channel = session.open(sp.require_identity().pdh_key, sender, policy, api=sp.version.api)  # row 6
     guest = new_guest(sp, buf.handle, policy)
     guest.tek, guest.tik, guest.ms, guest.nonce = channel.tek, channel.tik, channel.ms, channel.nonce
     guest.state = GuestState.RUPDATE
@@ -240,36 +246,37 @@ def receive_update_vmsa(sp: SecureProcessor, buf: b.PacketBuffer) -> None:
 
 def receive_update(sp: SecureProcessor, buf: b.PacketBuffer, *, vmsa: bool) -> None:
     """Open a packet and write it to guest memory: the one body of RECEIVE_UPDATE_DATA and RECEIVE_UPDATE_VMSA."""
-    sp.require_platform_state()
-    guest = sp.guest(buf.handle)
-    sp.require_guest_state(guest)
-    require(guest.es or not vmsa, Status.UNSUPPORTED, "the guest's policy has no ES, so it has no VMSA")
-    sp.require_bound(guest)
-    require_packet_length(sp, buf.guest_len)
+    sp.require_platform_state()  # row 1
+    guest = sp.guest(buf.handle)  # row 2
+    sp.require_guest_state(guest)  # row 3
+    require(guest.es or not vmsa, Status.UNSUPPORTED, "the guest's policy has no ES, so it has no VMSA")  # row 4
+    sp.require_bound(guest)  # row 5
+    require_packet_length(sp, buf.guest_len)  # row 6
     length = buf.guest_len
-    require(
+    require(  # row 6
         length == buf.trans_len,
         Status.INVALID_LENGTH,
         f"TRANS_LEN must equal GUEST_LEN {length}, found {buf.trans_len}",
     )
-    require(
+    require(  # row 6
         buf.hdr_len >= HEADER_LEN, Status.INVALID_LENGTH, f"HDR_LEN must be at least {HEADER_LEN}, found {buf.hdr_len}"
     )
-    require(
+    require(  # row 7
         buf.guest_paddr % 16 == 0, Status.INVALID_ADDRESS, f"GUEST_PADDR 0x{buf.guest_paddr:X} must be 16-byte aligned"
     )
-    header = PacketHeader.parse(sp.read(buf.hdr_paddr, HEADER_LEN, "HDR_PADDR"))
-    require_uncompressed(header)
-    sp.check(buf.guest_paddr, length, "GUEST_PADDR")
-    data = sp.read(buf.trans_paddr, length, "TRANS_PADDR")
-    plain = open_packet(guest.tek, guest.tik, packet_context(sp, vmsa), header, data)  # BAD_MEASUREMENT
+    header = PacketHeader.parse(sp.read(buf.hdr_paddr, HEADER_LEN, "HDR_PADDR"))  # row 8a
+    require_uncompressed(header)  # row 9
+    sp.check(buf.guest_paddr, length, "GUEST_PADDR")  # row 9a
+    data = sp.read(buf.trans_paddr, length, "TRANS_PADDR")  # row 9a
+    require_packet_mac(guest.tik, packet_context(sp, vmsa), header, data)  # row 10
+    plain = aes_ctr(guest.tek, header.iv, data)
     if vmsa:
-        require(
+        require(  # row 11
             length >= VMSA_LEN, Status.INVALID_LENGTH, f"a VMSA packet holds at least {VMSA_LEN} bytes, found {length}"
         )
         pool = sp.pool
         if pool is None or not pool.available:
-            raise SevError(Status.RESOURCE_LIMIT, "no free VMSA checksum slot")
+            raise SevError(Status.RESOURCE_LIMIT, "no free VMSA checksum slot")  # row 11
         store_vmsa(sp, guest, buf.guest_paddr, plain, pool.take())
     else:
         sp.guest_write(guest, buf.guest_paddr, plain)
@@ -277,9 +284,9 @@ def receive_update(sp: SecureProcessor, buf: b.PacketBuffer, *, vmsa: bool) -> N
 
 @command(0x53)
 def receive_finish(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
-    sp.require_platform_state()
-    guest = sp.guest(buf.handle)
-    sp.require_guest_state(guest)
+    sp.require_platform_state()  # row 1
+    guest = sp.guest(buf.handle)  # row 2
+    sp.require_guest_state(guest)  # row 3
     sp.asids.make_runnable(guest)
     guest.close_channel()
     guest.state = GuestState.RUNNING
