@@ -186,6 +186,18 @@ def test_it_ends_where_a_party_sees_something_else(cli, monkeypatch, name, value
     assert last["note"].startswith(note)
 
 
+def test_it_ends_where_the_guest_finds_another_key(cli, monkeypatch):
+    real = demo.GuestOwner.package_secret
+    other = [(demo.DISK_KEY_GUID, b"another key")]
+    monkeypatch.setattr(demo.GuestOwner, "package_secret", lambda owner, _: real(owner, other))
+    last = json.loads(cli("demo", "--json").out)["steps"][-1]
+    assert (last["command"], last["status"], last["note"]) == (
+        "read the secret area",
+        "WRONG",
+        "another disk key, or none",
+    )
+
+
 def test_it_ends_when_the_host_has_no_memory_left(cli, monkeypatch):
     machine = demo.Machine
     monkeypatch.setattr(demo, "Machine", lambda *a, **k: machine(*a, dram_size=0x380000, **k))
