@@ -8,26 +8,20 @@ afterwards. The format is described in ``data/traces/README.md``.
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sevref.crypto import ReplayRandom, SeededRandom
-from sevref.driver import Platform
-from sevref.firmware import BY_NAME, COMMANDS, GENOA_1_55_25, NotBuiltError
+from sevref.firmware import COMMANDS, NotBuiltError
 from sevref.firmware import buffers as b
 from sevref.firmware.store import MEDIUM_SIZE, StoredRecord
 from sevref.layout import Layout
-from sevref.machine import Machine
-from sevref.policy import Policy
 from sevref.status import InputError, Status
+from sevref.traces import Instance, load_trace, number
 
 DEFAULT_BUFFER = 0x1000
-#: where the replay asks for states, in DRAM that it restores afterwards: the first place outside the TMR
-QUERY_PLACES = (0x8000, 0x40000)
 INTERNAL = "INTERNAL:"
 
 #: What sevref answers where the recorded firmware let an internal error out, by command.
@@ -82,106 +76,16 @@ class Report:
         return asdict(self)
 
 
-def load_trace(path: str | Path) -> dict[str, Any]:
-    """A trace from a JSON file, plain or compressed (.gz). ``InputError`` names what is wrong with the file."""
-    path = Path(path)
-    data = path.read_bytes()
-    try:
-        trace = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except (ValueError, gzip.BadGzipFile, EOFError) as error:
-        raise InputError(str(path), "a trace in JSON", str(error)) from None
-    for name, kind in (("trace", str), ("instances", dict), ("steps", list)):
-        if not isinstance(trace, dict) or not isinstance(trace.get(name), kind):
-            raise InputError(f"{path}: {name}", f"a {kind.__name__}", "none")
-    if not all(isinstance(step, dict) for step in trace["steps"]):
-        raise InputError(f"{path}: steps", "objects", "something else")
-    result: dict[str, Any] = trace
-    return result
-
-
 def replay(trace: Mapping[str, Any]) -> Report:
     """Replay one trace. A command that sevref does not build ends it: that and what follows are ``unsupported``."""
     return _Replay(trace).run()
 
 
-def _number(value: Any) -> int:
-    return int(value, 0) if isinstance(value, str) else int(value)
-
-
-class _Instance:
-    """One recorded platform: the machine of the traces, with its random source fed from the steps."""
-
-    def __init__(self, name: str, config: Mapping[str, Any]) -> None:
-        known = {"seed", "cuk", "rkh", "ver", "umc", "sme", "aex", "blsecret"}
-        if set(config) - known:
-            raise InputError(f"instance {name}", f"only {sorted(known)}", sorted(set(config) - known))
-        self.rng = ReplayRandom()
-        self.draws = _Draws(self.rng)
-        secret = bytes.fromhex(config.get("cuk", bytes(range(1, 33)).hex()))
-        self.machine = Machine.recorded(
-            name,
-            rng=self.draws,
-            chip_key=secret,
-            root_hash=bytes.fromhex(config["rkh"]) if "rkh" in config else None,
-            memory_encryption=bool(config.get("umc", 1)) and bool(config.get("sme", 1)),
-            activate_ex=bool(config.get("aex", 1)),
-            store_secret=bytes.fromhex(config["blsecret"]) if "blsecret" in config else None,
-        )
-        version = tuple(config["ver"][:3]) if "ver" in config else None
-        self.platform = Platform(self.machine, GENOA_1_55_25, version=version)
-        self.nv: int | None = None  # NV buffer named by the last INIT_EX
-
-    def put(self, address: int, data: bytes, asid: int = 0) -> None:
-        """Write as the recording did; what lies outside DRAM was written nowhere."""
-        plain = address & ~self.machine.map.c_mask
-        try:
-            self.machine.dram.view(plain, len(data))
-        except InputError:
-            return
-        if asid:
-            self.machine.umc.write(asid, plain, data)
-        else:
-            self.machine.host_write(address, data)
-
-    def states(self, handle: int | None) -> dict[str, Any]:
-        """Platform and guest state as the mailbox tells them; memory is as before afterwards."""
-        dram = self.machine.dram
-        for place in QUERY_PLACES:
-            saved = dram.read(place, 64)
-            status = self._ask(BY_NAME["PLATFORM_STATUS"].id, place)
-            if status is not Status.SUCCESS:
-                continue
-            answer = b.PlatformStatusBuffer.parse(dram.read(place, b.PlatformStatusBuffer.SIZE))
-            found: dict[str, Any] = {
-                "platform_state": answer.state,
-                "guest_count": answer.guest_count,
-                "ext_owned": answer.owner & 1,
-            }
-            if handle is not None:
-                dram.write(place, b.GuestStatusBuffer(handle=handle).pack())
-                self._ask(BY_NAME["GUEST_STATUS"].id, place)
-                guest = b.GuestStatusBuffer.parse(dram.read(place, b.GuestStatusBuffer.SIZE))
-                found["guest"] = {"handle": handle, **self._guest(guest)}
-            dram.write(place, saved)
-            return found
-        raise InputError("replay", "a place in DRAM for a query", "none")
-
-    def _ask(self, command: int, place: int) -> Status:
-        return self.platform.mailbox(command, place)
-
-    def _guest(self, guest: b.GuestStatusBuffer) -> dict[str, int]:
-        if guest.state == 0:
-            return {"state": 0, "asid": 0, "flags": 0}
-        es = Policy(guest.policy).es
-        bound = (1 if guest.asid in self.machine.valid_asids else 4) if guest.asid else 0
-        return {"state": guest.state, "asid": guest.asid, "flags": bound | (2 | 8 if es else 0)}
-
-
 class _Draws:
     """A random source that notes what is drawn, and goes on when the recording has no more."""
 
-    def __init__(self, recorded: ReplayRandom) -> None:
-        self._recorded = recorded
+    def __init__(self) -> None:
+        self.recorded = ReplayRandom()
         self._spare = SeededRandom(b"", "not recorded")
         self.free = False  # True: hand out bytes that no recording names
         self.problems: list[str] = []
@@ -190,7 +94,7 @@ class _Draws:
         if self.free:
             return self._spare.draw(size)
         try:
-            return self._recorded.draw(size, what)
+            return self.recorded.draw(size, what)
         except InputError as error:
             self.problems.append(str(error))
             return self._spare.draw(size)
@@ -203,12 +107,11 @@ class _Replay:
         self.instances = {name: self._instance(name, config) for name, config in trace["instances"].items()}
         self.report = Report()
 
-    def _instance(self, name: str, config: Any) -> _Instance:
+    def _instance(self, name: str, config: Any) -> Instance[_Draws]:
         try:
-            return _Instance(name, config)
-        except (KeyError, TypeError, ValueError) as error:
-            found = str(error) if isinstance(error, InputError) else repr(config)
-            raise InputError(f"{self.name}: instance {name}", "cuk, rkh, ver, ... as the format says", found) from None
+            return Instance(name, config, _Draws())
+        except InputError as error:
+            raise InputError(f"{self.name}: {error.field}", error.expected, error.found) from None
 
     def run(self) -> Report:
         commands = sum(step.get("op") == "cmd" for step in self.steps)
@@ -233,43 +136,43 @@ class _Replay:
 
     # -- what happens between commands
 
-    def _wbinvd(self, instance: _Instance, step: Mapping[str, Any]) -> None:
-        mask, machine = _number(step["ccx_mask"]), instance.machine
+    def _wbinvd(self, instance: Instance[_Draws], step: Mapping[str, Any]) -> None:
+        mask, machine = number(step["ccx_mask"]), instance.machine
         machine.wbinvd([core for core in range(len(machine.wbinvd_done)) if mask >> machine.ccx_of(core) & 1])
 
-    def _write(self, instance: _Instance, step: Mapping[str, Any]) -> None:
-        instance.put(_number(step["addr"]), bytes.fromhex(step["hex"]), _number(step.get("asid", 0)))
+    def _write(self, instance: Instance[_Draws], step: Mapping[str, Any]) -> None:
+        instance.put(number(step["addr"]), bytes.fromhex(step["hex"]), number(step.get("asid", 0)))
 
-    def _fill(self, instance: _Instance, step: Mapping[str, Any]) -> None:
-        pattern, length = bytes.fromhex(step["pattern"]), _number(step["length"])
+    def _fill(self, instance: Instance[_Draws], step: Mapping[str, Any]) -> None:
+        pattern, length = bytes.fromhex(step["pattern"]), number(step["length"])
         data = (pattern * (length // len(pattern) + 1))[:length]
-        instance.put(_number(step["addr"]), data, _number(step.get("asid", 0)))
+        instance.put(number(step["addr"]), data, number(step.get("asid", 0)))
 
-    def _boot(self, instance: _Instance, step: Mapping[str, Any]) -> None:
+    def _boot(self, instance: Instance[_Draws], step: Mapping[str, Any]) -> None:
         instance.machine.power_cycle()
 
-    def _rngpush(self, instance: _Instance, step: Mapping[str, Any]) -> None:
+    def _rngpush(self, instance: Instance[_Draws], step: Mapping[str, Any]) -> None:
         """Nothing: the next command's ``rng`` holds what was drawn of these bytes."""
 
-    def _repeat(self, instance: _Instance, step: Mapping[str, Any]) -> None:
-        instance.draws.free = True
-        for _ in range(_number(step["count"])):
+    def _repeat(self, instance: Instance[_Draws], step: Mapping[str, Any]) -> None:
+        instance.rng.free = True
+        for _ in range(number(step["count"])):
             self._issue(instance, step)
-        instance.draws.free = False
+        instance.rng.free = False
 
-    def _issue(self, instance: _Instance, step: Mapping[str, Any]) -> Status:
-        address = _number(step.get("cmdbuf_addr", DEFAULT_BUFFER))
+    def _issue(self, instance: Instance[_Draws], step: Mapping[str, Any]) -> Status:
+        address = number(step.get("cmdbuf_addr", DEFAULT_BUFFER))
         for place, data in step.get("mem_in", {}).items():
-            instance.put(_number(place), bytes.fromhex(data))
+            instance.put(number(place), bytes.fromhex(data))
         if step.get("cmdbuf_in"):
             instance.put(address, bytes.fromhex(step["cmdbuf_in"]) + bytes(16))
         return instance.platform.mailbox(step["id"], address)
 
     # -- a command and what came of it
 
-    def _cmd(self, instance: _Instance, step: Mapping[str, Any]) -> None:
-        instance.rng.refill(bytes.fromhex(chunk) for chunk in step.get("rng", ()))
-        instance.draws.problems.clear()
+    def _cmd(self, instance: Instance[_Draws], step: Mapping[str, Any]) -> None:
+        instance.rng.recorded.refill(bytes.fromhex(chunk) for chunk in step.get("rng", ()))
+        instance.rng.problems.clear()
         status = self._issue(instance, step)
         row = COMMANDS.get(step["id"])
         if row is not None and row.name == "INIT_EX" and status is Status.SUCCESS:
@@ -282,22 +185,24 @@ class _Replay:
         for name, expected, actual in found:
             self.report.differ.append(Difference(self.name, step["i"], step["cmd"], name, expected, actual))
 
-    def _compare(self, instance: _Instance, step: Mapping[str, Any], status: Status) -> Iterator[tuple[str, Any, Any]]:
+    def _compare(
+        self, instance: Instance[_Draws], step: Mapping[str, Any], status: Status
+    ) -> Iterator[tuple[str, Any, Any]]:
         internal = step["status"].startswith(INTERNAL)
         accepted = REPLACED.get(step["cmd"], ()) if internal else (step["status_code"],)
         if status not in accepted:
             yield "status", " or ".join(map(_status_name, accepted)), status.name
-        for problem in instance.draws.problems:
+        for problem in instance.rng.problems:
             yield "rng", "a recorded draw", problem
-        if instance.rng.left and not internal:
-            yield "rng", "every recorded chunk drawn", f"{instance.rng.left} left"
+        if instance.rng.recorded.left and not internal:
+            yield "rng", "every recorded chunk drawn", f"{instance.rng.recorded.left} left"
         yield from self._compare_buffer(instance, step)
         for place, data in step.get("mem_out", {}).items():
-            yield from self._compare_memory(instance, _number(place), bytes.fromhex(data))
+            yield from self._compare_memory(instance, number(place), bytes.fromhex(data))
         for entry in step.get("guest_mem_out", ()):
-            address, plain = _number(entry["addr"]), bytes.fromhex(entry["plain"])
+            address, plain = number(entry["addr"]), bytes.fromhex(entry["plain"])
             address &= ~instance.machine.map.c_mask
-            actual = instance.machine.umc.read(_number(entry["asid"]), address, len(plain))
+            actual = instance.machine.umc.read(number(entry["asid"]), address, len(plain))
             yield from _first_difference(f"guest memory 0x{address:X} (ASID {entry['asid']})", plain, actual)
         if "after" in step:
             after = step["after"]
@@ -307,11 +212,11 @@ class _Replay:
                 if states.get(name) != value:
                     yield f"after.{name}", value, states.get(name)
 
-    def _compare_buffer(self, instance: _Instance, step: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    def _compare_buffer(self, instance: Instance[_Draws], step: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         if not step.get("cmdbuf_out"):
             return
         expected = bytes.fromhex(step["cmdbuf_out"])
-        address = _number(step.get("cmdbuf_addr", DEFAULT_BUFFER))
+        address = number(step.get("cmdbuf_addr", DEFAULT_BUFFER))
         try:
             actual = instance.machine.host_read(address, len(expected))
         except InputError:
@@ -323,7 +228,9 @@ class _Replay:
         else:
             yield from _first_difference("command buffer", expected, actual)
 
-    def _compare_memory(self, instance: _Instance, address: int, expected: bytes) -> Iterator[tuple[str, Any, Any]]:
+    def _compare_memory(
+        self, instance: Instance[_Draws], address: int, expected: bytes
+    ) -> Iterator[tuple[str, Any, Any]]:
         actual = instance.machine.host_read(address, len(expected))
         if instance.nv is not None and address == instance.nv:
             # The record's keys are each machine's own: whether one is there and what lies behind it can be compared.
@@ -338,7 +245,7 @@ class _Replay:
         yield from _first_difference(f"memory 0x{address:X}", expected, actual)
 
 
-OPERATIONS: Mapping[str, Callable[[_Replay, _Instance, Mapping[str, Any]], None]] = {
+OPERATIONS: Mapping[str, Callable[[_Replay, Instance[_Draws], Mapping[str, Any]], None]] = {
     "cmd": _Replay._cmd,
     "write": _Replay._write,
     "fill": _Replay._fill,

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from sevref.cli.common import emit, json_option
-from sevref.conform import Report, load_trace, replay
+from sevref.conform import Report, replay
 from sevref.status import InputError
+from sevref.traces import load_trace
 
 SHOWN = 40
 

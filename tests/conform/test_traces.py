@@ -6,9 +6,10 @@ import json
 import pytest
 
 from sevref.cli import main
-from sevref.conform import load_trace, replay
+from sevref.conform import replay
 from sevref.resources import data_path
 from sevref.status import InputError
+from sevref.traces import load_trace
 
 #: name -> (commands, internal errors answered with a documented status), counted in the recordings
 TRACES = {
