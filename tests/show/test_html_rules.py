@@ -99,7 +99,7 @@ class TestEveryPicture:
         expected = {
             "chain": "; CEK ( AMD-SP ): chip endorsement key ; ASK → CEK: ✓ signature valid",
             "sequence": "2. hypervisor → AMD-SP: LAUNCH_START ✓ SUCCESS: handle 1 ; 3. guest owner → guest owner: compare",
-            "states": "; UNINIT ; UNINIT → INIT: INIT ; INIT ◀ now stays with PDH_GEN ; INIT → WORKING: LAUNCH_START",
+            "states": "UNINIT ; UNINIT → INIT: INIT ; INIT ◀ now stays with PDH_GEN ; INIT → WORKING: LAUNCH_START",
         }
         assert len(left) == (name in expected)
         assert all(expected[name] in words for words in left)
