@@ -101,6 +101,11 @@ class Platform:
         ``NotBuiltError`` for a command that this version of sevref does not implement."""
         return self._firmware.command(command_id, address)
 
+    @property
+    def refusal(self) -> SevError | None:
+        """Why the last command was refused, in words (None after SUCCESS); a model's window, no firmware has it."""
+        return self._firmware.refusal
+
     def call(self, name: str, buffer: B | None = None, *, scratch: Scratch | None = None, note: str = "") -> B | None:
         """One command by name: place ``buffer``, ring, raise ``SevError`` on refusal, return the buffer afterwards."""
         row = BY_NAME[name]
@@ -109,7 +114,7 @@ class Platform:
         status = self.mailbox(row.id, address)
         self.log.append(Exchange("hypervisor", "AMD-SP", name, status, note))
         if status is not Status.SUCCESS:
-            raise self._firmware.refusal or SevError(status, status.meaning, name)
+            raise self.refusal or SevError(status, status.meaning, name)
         return None if buffer is None else type(buffer).parse(self.machine.dram.read(address, buffer.SIZE))
 
     def _fresh(self) -> Scratch:

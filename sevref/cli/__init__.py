@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "secret": ("sevref.cli.secret", "package secrets for a measured guest"),
     "why": ("sevref.cli.why", "the rules of a firmware command, in order"),
     "conform": ("sevref.cli.conform", "replay recorded firmware commands and compare every answer"),
+    "serve": ("sevref.cli.serve", "the oracle for programs in other languages, over standard input and output"),
 }
 
 NO_READER = 128 + 13  # what a shell reports of a program that SIGPIPE ended
