@@ -22,8 +22,9 @@ from sevref.show import (
     state_diagram,
     statement,
     status_table,
+    table,
 )
-from sevref.show.html import LIMIT
+from sevref.show.html import LIMIT, chip
 from sevref.status import InputError
 from show.page import read
 from show.test_bytemap import SAMPLE, certificate
@@ -46,6 +47,7 @@ def shown() -> dict[str, Showable]:
         "sequence": sequence(LOG + LONG, "A launch"),
         "states": state_diagram(ROWS, "INIT"),
         "answer": answer(InputError("field", "this", "that")),
+        "names": table([{"party": Html(chip(name, colour), name)} for name, colour in palette.PARTIES.items()]),
         "stack": Stack(statement(True, "yes"), statement(None, "perhaps"), title="Two"),
     }
 
@@ -135,7 +137,11 @@ def test_text_is_escaped() -> None:
         layout_table(type(SAMPLE))._repr_html_(),
     ]
     for page in pages:
-        assert not read(page).all("img")
+        elements = read(page).all()
+        assert not [element for element in elements if element.tag == "img"]
+        names = {name for element in elements for name in element.attributes}
+        assert all(re.fullmatch(r"[a-z]+[0-9]?(-[a-z]+)*|viewbox", name) for name in names)
+        assert not names & {"src", "onerror"}
 
 
 def test_importing_show_loads_no_notebook_library() -> None:
