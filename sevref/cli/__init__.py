@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "session": ("sevref.cli.session", "the guest owner's launch session and keys"),
     "measurement": ("sevref.cli.measurement", "compute and verify launch measurements"),
     "secret": ("sevref.cli.secret", "package secrets for a measured guest"),
+    "sp": ("sevref.cli.sp", "a software AMD-SP that lives in a folder: own, export, rotate and reset it"),
     "why": ("sevref.cli.why", "the rules of a firmware command, in order"),
     "conform": ("sevref.cli.conform", "replay recorded firmware commands and compare every answer"),
     "serve": ("sevref.cli.serve", "the oracle for programs in other languages, over standard input and output"),

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from sevref.certs import Algo, SevCertificate, Usage, new_certificate, sign_certificate
-from sevref.crypto import RandomSource, draw_private, random_source
+from sevref.certs import Algo, SevCertificate, Usage, new_certificate, sign_certificate, validate
+from sevref.crypto import PrivateKey, RandomSource, as_point, draw_private, random_source
 from sevref.status import InputError
 
 
 class PlatformOwner:
     """An owner with one OCA key pair (P-384) and its self-signed certificate ``oca``.
 
-    Randomness comes from ``rng``, else from the stream ``name`` of ``seed``, else from the operating system. The
-    private key stays in here; signatures are deterministic (RFC 6979).
+    A new key comes from ``rng``, else from the stream ``name`` of ``seed``, else from the operating system; an owner
+    who has one already brings ``key``, and ``oca`` if it has a certificate too. The private key stays in here;
+    signatures are deterministic (RFC 6979).
+
+    ``InputError`` if ``oca`` is for another key, ``SevError`` (rule V) if it is no OCA certificate signed by itself.
     """
 
     def __init__(
-        self, *, name: str = "platform owner", seed: bytes | None = None, rng: RandomSource | None = None
+        self,
+        *,
+        name: str = "platform owner",
+        seed: bytes | None = None,
+        rng: RandomSource | None = None,
+        key: PrivateKey | None = None,
+        oca: SevCertificate | None = None,
     ) -> None:
         self.name = name
-        self._key = draw_private(rng or random_source(seed, name), f"OCA key of {name}")
-        # Owners' tools write API 0.0 into an OCA; nobody checks it.
-        self.oca: SevCertificate = new_certificate(Usage.OCA, Algo.ECDSA_SHA256, self._key.public, (0, 0))
-        sign_certificate(self.oca, self._key, Usage.OCA, Algo.ECDSA_SHA256)
+        self._key = key or draw_private(rng or random_source(seed, name), f"OCA key of {name}")
+        if oca is None:
+            # Owners' tools write API 0.0 into an OCA; nobody checks it.
+            oca = new_certificate(Usage.OCA, Algo.ECDSA_SHA256, self._key.public, (0, 0))
+            sign_certificate(oca, self._key, Usage.OCA, Algo.ECDSA_SHA256)
+        elif as_point(oca) != self._key.public:
+            raise InputError("OCA certificate", "the public half of the owner's key", "another key")
+        validate(oca, oca.signing_key())
+        self.oca: SevCertificate = oca
 
     def __repr__(self) -> str:
         return f"PlatformOwner({self.name!r})"
@@ -38,5 +52,5 @@ class PlatformOwner:
         if not csr.unsigned:
             raise InputError("CSR: signature slots", "both empty", "a signature")
         signed = SevCertificate.parse(csr.pack())
-        sign_certificate(signed, self._key, Usage.OCA, Algo.ECDSA_SHA256)
+        sign_certificate(signed, self._key, Usage.OCA, self.oca.pubkey_algo)
         return signed
