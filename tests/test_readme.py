@@ -2,17 +2,18 @@
 that they name."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 
 import pytest
-from support import ROOT
 
 import sevref
 from sevref.boot import build_firmware
 from sevref.driver import Platform
 from sevref.roles import Hypervisor, SimulatedAmd
+from support import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
 
@@ -28,6 +29,12 @@ def test_quick_start_has_two_commands_of_one_line():
     assert all(block.count("\n") == 1 for block in found)
     assert found[0].rstrip().endswith("sevref lab") and "pytest" in found[1]
     assert all(block.startswith("python3 -m venv .venv") for block in found)
+
+
+def test_the_picture_is_that_of_a_run():
+    module = runpy.run_path(str(ROOT / "tests" / "notebooks" / "overview.py"))
+    assert "data/overview.svg" in TEXT
+    assert module["FILE"].read_text() == module["overview"]()
 
 
 def test_python_examples_run():

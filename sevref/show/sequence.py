@@ -52,10 +52,16 @@ class SequenceDiagram(Showable):
     def html(self) -> str:
         return picture(self.title, "", self._draw(), self.text())
 
+    def svg(self) -> str:
+        """The drawing as an SVG file of its own, dark on white."""
+        return self._draw().document(self.title)
+
     def _draw(self) -> Svg:
         step = self._step()
-        centre = {name: EDGE + i * step for i, name in enumerate(self.parties)}
-        right = max(centre.values(), default=0) + EDGE
+        # The boxes of the first and the last party stand half outside the lifelines.
+        edge = [max(EDGE, text_width(name, 12.5) / 2 + 18) for name in self.parties]
+        centre = {name: edge[0] + i * step for i, name in enumerate(self.parties)}
+        right = max(centre.values(), default=0) + (edge[-1] if edge else 0)
         rows: list[tuple[Exchange, list[str], list[str], bool | None]] = []
         for entry in self.entries:
             room = self._room(entry, step)
@@ -106,7 +112,8 @@ class SequenceDiagram(Showable):
         return abs(places[0] - places[1])
 
     def _room(self, entry: Exchange, step: float) -> float:
-        return max(self._span(entry), 1) * step - 22
+        span = self._span(entry)
+        return span * step - 22 if span else step - 44  # what a party says to itself starts beside its lifeline
 
     def _step(self) -> float:
         widest = 118.0

@@ -93,6 +93,18 @@ class Svg:
     def __str__(self) -> str:
         raise NotImplementedError("use render")
 
+    def document(self, label: str) -> str:
+        """A file of its own: a margin, black text on white, whatever page it is shown on."""
+        width, height, margin = self.width + 24, self.height + 24, 12
+        body = "\n".join(self._parts)
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-margin} {-margin} {n(width)} {n(height)}" '
+            f'width="{n(width)}" height="{n(height)}" role="img" aria-label="{escape(label)}" color="#111111" '
+            f'font-family="system-ui, sans-serif">\n'
+            f'<rect x="{-margin}" y="{-margin}" width="{n(width)}" height="{n(height)}" fill="#FFFFFF"/>\n'
+            f"{body}\n</svg>\n"
+        )
+
     def render(self, label: str) -> str:
         """The ``<svg>`` element; it shrinks a little on narrow pages and then scrolls."""
         width, height = n(self.width), n(self.height)
