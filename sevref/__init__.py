@@ -96,6 +96,7 @@ def layouts() -> dict[str, type[Layout]]:
         "firmware.buffers",
         "firmware.store",
         "firmware.launch",
+        "roles.migration",
     ):
         importlib.import_module(f"sevref.{module}")
     return declared()

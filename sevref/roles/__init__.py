@@ -1,6 +1,7 @@
 """The parties around the firmware: AMD, platform owner, hypervisor and guest owner.
 
-A role sees what the real party would see (buffers, statuses, ciphertext) and never the firmware's state.
+A role sees what the real party would see (buffers, statuses, ciphertext) and never the firmware's state. Migration and
+snapshots are in ``sevref.roles.migration`` and ``sevref.roles.snapshot``.
 """
 
 from sevref.roles.amd import SimulatedAmd

@@ -32,6 +32,7 @@ class Hypervisor:
         self.platform = platform
         self._next_page = GUESTS_START
         self._used_asids: set[int] = set()
+        self._freed: list[tuple[int, int]] = []
 
     @property
     def log(self) -> list[Exchange]:
@@ -57,11 +58,19 @@ class Hypervisor:
 
     def allocate(self, size: int) -> int:
         """Host address of ``size`` bytes (rounded up to pages) that nobody uses. RESOURCE_LIMIT when DRAM is full."""
+        for index, (paddr, room) in enumerate(self._freed):
+            if room >= _pages(size):
+                self._freed[index] = paddr + _pages(size), room - _pages(size)
+                return paddr
         start, limit = self._next_page, self.platform.default_tmr
         if start + _pages(size) > limit:
             raise SevError(Status.RESOURCE_LIMIT, f"host memory: {size} bytes wanted, {limit - start} are left")
         self._next_page += _pages(size)
         return start
+
+    def free(self, paddr: int, size: int) -> None:
+        """What ``allocate`` gave may be allocated again."""
+        self._freed.append((paddr, _pages(size)))
 
     def pick_asid(self, es: bool) -> int:
         """An ASID of the right half that this host does not use."""
@@ -76,6 +85,16 @@ class Hypervisor:
     def release_asid(self, asid: int) -> None:
         """The ASID may be picked again (after ``flush``)."""
         self._used_asids.discard(asid)
+
+    def make_room(self, handle: int, es: bool, ram_size: int, image_size: int, vmsas: int) -> GuestVm:
+        """Memory and an ASID for a guest that the firmware knows. RESOURCE_LIMIT, and nothing taken, if they lack."""
+        sizes = [ram_size, image_size] + [PAGE] * vmsas
+        total = sum(map(_pages, sizes))
+        self.free(self.allocate(total), total)  # RESOURCE_LIMIT before anything is taken
+        asid = self.pick_asid(es)
+        vm = GuestVm(self, handle, asid, self.allocate(ram_size), _pages(ram_size), image_size)
+        vm.vmsas += [self.allocate(PAGE) for _ in range(vmsas)]
+        return vm
 
     def launch(
         self,
@@ -102,6 +121,7 @@ class Hypervisor:
         for vmsa in vmsas:
             paddr = self.allocate(PAGE)
             platform.machine.dram.write(paddr, vmsa)
+            vm.vmsas.append(paddr)
             platform.launch_update_vmsa(handle, paddr)
         return vm
 
@@ -112,10 +132,12 @@ class GuestVm:
     def __init__(
         self, host: Hypervisor, handle: int, asid: int, ram_paddr: int, ram_size: int, image_size: int
     ) -> None:
-        self._host, self._platform = host, host.platform
+        self.host, self._platform = host, host.platform
         self.handle, self.asid = handle, asid
         self.ram_paddr, self.ram_size = ram_paddr, ram_size
         self.image_paddr, self.image_size = host.allocate(image_size), image_size
+        self.vmsas: list[int] = []  #: host address of each vCPU's register page (SEV-ES)
+        self.shared: set[int] = set()  #: guest pages that the guest has said it shares with the host
 
     @property
     def image_gpa(self) -> int:
@@ -161,7 +183,15 @@ class GuestVm:
         return self._platform.machine.dram.read(self.paddr(gpa), size)
 
     def stop(self) -> None:
-        """DEACTIVATE and DECOMMISSION."""
+        """DEACTIVATE and DECOMMISSION; the host has its memory back."""
         self._platform.deactivate(self.handle)
         self._platform.decommission(self.handle)
-        self._host.release_asid(self.asid)
+        self.release()
+
+    def release(self) -> None:
+        """The host takes ASID and memory of a guest that is gone."""
+        self.host.release_asid(self.asid)
+        for paddr, size in (self.ram_paddr, self.ram_size), (self.image_paddr, self.image_size):
+            self.host.free(paddr, size)
+        for paddr in self.vmsas:
+            self.host.free(paddr, PAGE)
