@@ -1,7 +1,8 @@
 """What differs from one EPYC generation to the next, as one table of data.
 
 Sources of the columns: SEV API 55766 "AMD certificates" and AMD's published ARK and ASK certificates (sizes, hash, root
-KEY_ID); the memory engine of a generation is a preset of ``sevref.memory``.
+KEY_ID); the memory engine of a generation is a preset of ``sevref.memory``. Naples parts of one launch differ (EPYC 7251:
+``xe-zen1``), so a machine can be given another one.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ GENERATIONS: dict[str, Generation] = {
             "milan", 4096, "sha384", 0x101, bytes.fromhex("94c38e4177d0479292a7ae671d083fb6"), "xex-boot-random"
         ),
         Generation(
-            "genoa", 4096, "sha384", 0x101, bytes.fromhex("9f9d4a8fe761456599f6946c4c010f3a"), "xex-boot-random"
+            "genoa", 4096, "sha384", 0x101, bytes.fromhex("9f9d4a8fe761456599f6946c4c010f3a"), "xts-boot-random"
         ),
         Generation(
-            "turin", 4096, "sha384", 0x101, bytes.fromhex("d05c3a8bde484904b49552422ceb3942"), "xex-boot-random"
+            "turin", 4096, "sha384", 0x101, bytes.fromhex("d05c3a8bde484904b49552422ceb3942"), "xts-boot-random"
         ),
     )
 }

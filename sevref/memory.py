@@ -2,190 +2,63 @@
 
 Every aligned block of 16 bytes is encrypted by itself: its ciphertext depends on the key, the system physical
 address ``p`` and the plaintext, on nothing else. No chaining, no counter, no tag: any 16 bytes decrypt to
-something, and a wrong key or a moved block gives noise, never an error. In mode XEX
+something, and a wrong key or a moved block gives noise, never an error. With the tweak T(p) of ``sevref.tweaks``
 
-    c = AES_K(m ^ T(p)) ^ T(p)        T(p) = XOR of one 16-byte constant t_i for each set bit i of p
+    XE         c = AES_K(m ^ T(p))               Zen 1, some parts (reverse engineered)
+    XEX, XTS   c = AES_K(m ^ T(p)) ^ T(p)        Zen 1, other parts, and later (reverse engineered; XTS by name only)
+    plain      c = AES_K(m)                      nothing of AMD's: what the tweak is there to prevent
 
 AMD documents one key per ASID, the C-bit, and that the address enters. Mode and T are known from reverse
 engineering only, and what is added here is a *model*: the ``label`` of each ``EnginePreset`` says which is
 which.
 
 A range that an engine cannot encrypt (not in whole blocks, beyond the address space, beyond the known
-constants) is an ``InputError`` before the first byte is changed. Engines are not safe for several threads.
+constants) is an ``InputError`` before the first byte is changed. An engine serves one caller at a time; it can
+use several threads of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias
-
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sevref.crypto import OsRandom, kdf
 from sevref.status import InputError
+from sevref.tweaks import (
+    BLOCK,
+    CHUNK,
+    INTERLEAVE,
+    SMALL,
+    ZEN1,
+    KeySlot,
+    LinearTweaks,
+    NoTweaks,
+    SeedTweaks,
+    Tweaks,
+    XtsTweaks,
+    seeded_constants,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from concurrent.futures import ThreadPoolExecutor
+
     from typing_extensions import Buffer  # bytes, bytearray, memoryview, numpy array, mmap, ...
 
-    Words: TypeAlias = npt.NDArray[np.uint64]
+__all__ = [
+    *("BLOCK", "CHUNK", "PRESETS", "SMALL", "ZEN1", "Engine", "EnginePreset", "KeySlot", "LinearTweaks", "Mode"),
+    *("Tweaks", "UnknownConstant", "XtsTweaks", "seeded_constants", "variant"),
+]
 
-BLOCK = 16  #: bytes, unit of encryption
-PAGE = 4096  #: bytes
-CHUNK = 1 << 19  #: bytes of a bulk step: its data and its tweaks stay in the second-level cache
-SMALL = 512  #: bytes up to which Python's integers beat numpy's overhead
+STEP = 1 << 24  #: bytes of a bulk operation after which ``progress`` is called
+
+#: called with the bytes done and the bytes in all
+Progress: TypeAlias = Callable[[int, int], object]
 
 
 class UnknownConstant(InputError):
     """An address has upper bits whose tweak constants nobody has published (bits >= 32 under ``ZEN1``)."""
-
-
-# -------------------------------------------------------------------------------------- tweak constants
-
-#: Constants t_4 ... t_31 of Zen 1, each a pattern of 4 bytes (memory order) that repeats four times. Origin:
-#: the artefact of Wilke et al., "SEVurity", 2020, measured on EPYC 7251, 7401P and Embedded 3151. Bits 3..0
-#: choose a byte inside the block and have no constant; constants for bits >= 32 were never published.
-ZEN1: tuple[bytes, ...] = tuple(
-    4 * pattern.to_bytes(4, "big")
-    for pattern in (
-        *(0x82253838, 0xEC09079C, 0x40000018, 0x8102A23A, 0x77D91077, 0xB010B2C0, 0x536D544D),  # bits 4-10
-        *(0x1568EE53, 0xB09230C2, 0x9670FF8E, 0x361B90D5, 0x0400C236, 0xE8182985, 0xBD31F92A),  # bits 11-17
-        *(0xA50D3744, 0xF431D84C, 0x02043181, 0xB37132A1, 0x508AC06C, 0x168A8020, 0x7F9BC007),  # bits 18-24
-        *(0x00DB0407, 0x7F000404, 0x70FA01BE, 0xBB3D2890, 0xBD2DD526, 0x1C5D6CE2, 0x4F5CE727),  # bits 25-31
-    )
-)
-
-
-def seeded_constants(boot_seed: bytes, pa_bits: int, period: int = 16) -> tuple[bytes, ...]:
-    """MODEL: constants for address bits 4 to ``pa_bits`` - 1, new with every boot seed.
-
-    t_i = KDF(boot_seed, "sevref-tweak-constant", i as u32 little-endian), ``period`` bytes repeated to 16.
-    Period 16 is what researchers report of Zen 2 and later; 4 has the entropy of Zen 1; 2 is a toy to attack.
-    """
-    if period not in (2, 4, 16):
-        raise InputError("period of the tweak constants", "2, 4 or 16 bytes", period)
-    return tuple(
-        16 // period * kdf(boot_seed, b"sevref-tweak-constant", bit.to_bytes(4, "little"), period)
-        for bit in range(4, pa_bits)
-    )
-
-
-# -------------------------------------------------------------------------------------- tweaks
-
-
-class Tweaks:
-    """Where tweaks come from. A subclass gives ``block``, and may have faster ways for the others.
-
-    The key is passed along because a mode may need it. Addresses and sizes are multiples of 16.
-    """
-
-    bits = 64  #: addresses of this many bits have a tweak
-    constants: Mapping[int, bytes] = MappingProxyType({})  #: t_i by address bit, where there is such a thing
-
-    def block(self, key: KeySlot | None, p: int) -> bytes:
-        """T(p): 16 bytes that are XORed to the block at ``p``. ``key`` is None when a walkthrough asks."""
-        raise NotImplementedError
-
-    def small(self, key: KeySlot, p: int, size: int) -> int:
-        """The tweaks of ``size`` <= SMALL bytes at ``p``, as one little-endian integer."""
-        return int.from_bytes(b"".join(self.block(key, p + i) for i in range(0, size, BLOCK)), "little")
-
-    def bulk(self, key: KeySlot, p: int, size: int) -> Words:
-        """The tweaks of ``size`` bytes at ``p``, inside one aligned CHUNK; valid until the next call."""
-        import numpy as np
-
-        return np.frombuffer(b"".join(self.block(key, p + i) for i in range(0, size, BLOCK)), np.uint64)
-
-
-class LinearTweaks(Tweaks):
-    """T(p) = XOR of the constants of all set address bits. ``table[0]`` belongs to bit 4."""
-
-    def __init__(self, table: tuple[bytes, ...]) -> None:
-        self.bits = 4 + len(table)
-        self.constants = MappingProxyType({4 + i: constant for i, constant in enumerate(table)})
-        self._table = [int.from_bytes(constant, "little") for constant in table]
-        self._upper = lru_cache(maxsize=1024)(self._sum)  # of pages
-        self._base = -1
-
-    def _sum(self, p: int) -> int:
-        total, bits = 0, p >> 4
-        for constant in self._table:
-            if bits & 1:
-                total ^= constant
-            bits >>= 1
-        return total
-
-    @cached_property
-    def _first(self) -> bytes:
-        return b"".join(self._sum(p).to_bytes(BLOCK, "little") for p in range(0, PAGE, BLOCK))
-
-    def block(self, key: KeySlot | None, p: int) -> bytes:
-        return self._sum(p).to_bytes(BLOCK, "little")
-
-    def small(self, key: KeySlot, p: int, size: int) -> int:
-        offset = p % PAGE
-        fits = min(size, PAGE - offset)
-        # T(page + offset) = T(page) ^ T(offset): one constant, repeated, XORed to tweaks of the first page
-        tweaks = self._upper(p - offset) * ((1 << 8 * fits) // ((1 << 8 * BLOCK) - 1))
-        tweaks ^= int.from_bytes(self._first[offset : offset + fits], "little")
-        return tweaks if fits == size else tweaks | self.small(key, p + fits, size - fits) << 8 * fits
-
-    def bulk(self, key: KeySlot, p: int, size: int) -> Words:
-        import numpy as np
-
-        offset = p % CHUNK
-        base = p - offset
-        if self._base < 0:
-            # Both start on a page: at other distances (modulo 4096) the processor can mistake loads of the one for
-            # loads of what it has just stored to the other, and the move below takes eight times as long.
-            room = np.empty(CHUNK + 2 * PAGE, np.uint8)
-            start = -room.ctypes.data % PAGE
-            rows = room[start : start + CHUNK + PAGE].view(np.uint64).reshape(-1, PAGE // 8)
-            self._chunk, self._constant = rows[:-1], rows[-1]
-            for page, row in enumerate(self._chunk):
-                np.bitwise_xor(np.frombuffer(self._first, np.uint64), self._repeat(page * PAGE, PAGE), row)
-            self._base = 0
-        if size > CHUNK // 2 and self._base != base:
-            # Move the chunk of tweaks that is there: T(base + offset) = T(old + offset) ^ T(old ^ base).
-            # (A cache of many chunks is no faster.) An interrupt leaves -1 and makes the next call start over.
-            self._constant[:] = self._repeat(self._base ^ base, PAGE)
-            self._base = -1
-            np.bitwise_xor(self._chunk, self._constant, self._chunk)
-            self._base = base
-        words = self._chunk.reshape(-1)[offset // 8 : (offset + size) // 8]
-        return words if self._base == base else words ^ self._repeat(self._base ^ base, size)
-
-    def _repeat(self, p: int, size: int) -> Words:
-        import numpy as np
-
-        return np.frombuffer(self._upper(p).to_bytes(BLOCK, "little") * (size // BLOCK), np.uint64)
-
-
-class SeedTweaks(Tweaks):
-    """T(p) = AES-128 of p (u64 little-endian, then 8 zero bytes) under bytes 16-31 of the key's own seed."""
-
-    bits = 46
-
-    def block(self, key: KeySlot | None, p: int) -> bytes:
-        return self._encrypt(key, p, BLOCK)
-
-    def small(self, key: KeySlot, p: int, size: int) -> int:
-        return int.from_bytes(self._encrypt(key, p, size), "little")
-
-    def bulk(self, key: KeySlot, p: int, size: int) -> Words:
-        import numpy as np
-
-        return np.frombuffer(self._encrypt(key, p, size), np.uint64)
-
-    @staticmethod
-    def _encrypt(key: KeySlot | None, p: int, size: int) -> bytes:
-        seed = bytes(32) if key is None else key.seed
-        cipher = Cipher(algorithms.AES(seed[16:]), modes.ECB()).encryptor()
-        return cipher.update(b"".join(q.to_bytes(16, "little") for q in range(p, p + size, BLOCK)))
 
 
 # -------------------------------------------------------------------------------------- presets
@@ -200,7 +73,10 @@ class Mode:
     after: bool
 
 
+PLAIN = Mode("plain", before=False, after=False)
+XE = Mode("xe", before=True, after=False)
 XEX = Mode("xex", before=True, after=True)
+XTS = Mode("xts", before=True, after=True)
 
 
 @dataclass(frozen=True)
@@ -209,17 +85,29 @@ class EnginePreset:
 
     name: str
     mode: Mode
-    key_bits: int  #: of the AES key: the first bytes of the guest's 32-byte VEK seed (MODEL: "direct")
+    key_bits: int  #: of the AES key
     tweaks: Callable[[bytes, int], Tweaks]  #: from boot seed and number of physical address bits
     public_constants: bool  #: whether an attacker knows the constants
     stands_for: str
     label: str
     zero_host_key: bool = False  #: the HOST key is 32 zero bytes instead of derived from the boot seed
+    #: 0: the key is the first bytes of the guest's 32-byte VEK seed (MODEL). Otherwise one key per memory channel,
+    #: derived as in Genoa's firmware; MODEL: channel = (p >> 8) mod channels
+    channels: int = 0
 
 
 PRESETS: dict[str, EnginePreset] = {
     preset.name: preset
     for preset in (
+        EnginePreset(
+            name="xe-zen1",
+            mode=XE,
+            key_bits=128,
+            tweaks=lambda boot_seed, pa_bits: LinearTweaks(ZEN1),
+            public_constants=True,
+            stands_for="EPYC 7251 (Naples), Ryzen 7 1700X",
+            label="mode and constants reverse engineered (Du et al. 2017, Wilke et al. 2020); VEK used directly: model",
+        ),
         EnginePreset(
             name="xex-zen1",
             mode=XEX,
@@ -240,6 +128,26 @@ PRESETS: dict[str, EnginePreset] = {
             "partly on AMD's word; linearity of T assumed; their values, and VEK used directly: model",
         ),
         EnginePreset(
+            name="xts-boot-random",
+            mode=XTS,
+            key_bits=256,
+            tweaks=lambda boot_seed, pa_bits: XtsTweaks(boot_seed),
+            public_constants=False,
+            stands_for="Zen 4 and Zen 5 (Genoa, Turin)",
+            label="AMD's ABI names AES-256-XTS; key size and derivation per channel from AMD's published Genoa "
+            "firmware; data unit, tweak key and interleave: model",
+            channels=1,
+        ),
+        EnginePreset(
+            name="plain",
+            mode=PLAIN,
+            key_bits=128,
+            tweaks=lambda boot_seed, pa_bits: NoTweaks(),
+            public_constants=True,
+            stands_for="no processor",
+            label="AES without a tweak, for comparison; nothing of AMD's",
+        ),
+        EnginePreset(
             name="recorded-traces",
             mode=XEX,
             key_bits=128,
@@ -253,34 +161,48 @@ PRESETS: dict[str, EnginePreset] = {
 }
 
 
+def variant(
+    preset: str | EnginePreset,
+    *,
+    period: int | None = None,
+    constants: Mapping[int, bytes] | tuple[bytes, ...] | None = None,
+    channels: int | None = None,
+    unit: int | None = None,
+) -> EnginePreset:
+    """A preset with other parameters, each of them a MODEL and named in the label.
+
+    ``period`` (bytes: 2, 4, 16) of seeded tweak constants; ``constants``: a table of 16-byte values from bit 4 on;
+    ``channels`` with a key each; ``unit`` (64 or 4096 bytes) of XTS. ``InputError`` for an unknown preset."""
+    if isinstance(preset, str):
+        if preset not in PRESETS:
+            raise InputError("engine preset", "one of " + ", ".join(PRESETS), preset)
+        preset = PRESETS[preset]
+    changes: dict[str, Any] = {}
+    said = []
+    if period is not None:
+        seeded_constants(bytes(32), 5, period)  # refuses an impossible period here, not at the next boot
+        changes |= {"tweaks": lambda seed, bits: LinearTweaks(seeded_constants(seed, bits, period))}
+        changes |= {"public_constants": False}
+        said.append(f"constants of period {period}")
+    if constants is not None:
+        table = tuple(constants.values()) if isinstance(constants, Mapping) else constants
+        if any(len(constant) != BLOCK for constant in table):
+            raise InputError("tweak constants", "16 bytes each, from address bit 4 on", table)
+        changes |= {"tweaks": lambda seed, bits: LinearTweaks(table)}
+        said.append("a table of constants that was given")
+    if channels is not None:
+        if not 1 <= channels <= 64:
+            raise InputError("memory channels", "1 to 64", channels)
+        changes |= {"channels": channels}
+        said.append(f"{channels} channels")
+    if unit is not None:
+        XtsTweaks(bytes(32), unit)
+        changes |= {"tweaks": lambda seed, bits: XtsTweaks(seed, unit)}
+        said.append(f"units of {unit} bytes")
+    return replace(preset, label="; ".join([preset.label, *said]), **changes) if said else preset
+
+
 # -------------------------------------------------------------------------------------- engine
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class KeySlot:
-    """A key of the memory controller: the 32-byte seed that was written into a slot, and its AES contexts.
-
-    Nothing reads a slot back; the seed is in no ``repr``. Creating a context costs many times the encryption
-    of a page, so both are made at first use and kept.
-    """
-
-    seed: bytes
-    key_bits: int
-
-    @cached_property
-    def _cipher(self) -> Cipher[modes.ECB]:
-        return Cipher(algorithms.AES(self.seed[: self.key_bits // 8]), modes.ECB())
-
-    @cached_property
-    def encryptor(self) -> CipherContext:
-        return self._cipher.encryptor()
-
-    @cached_property
-    def decryptor(self) -> CipherContext:
-        return self._cipher.decryptor()
-
-    def __repr__(self) -> str:
-        return f"KeySlot(AES-{self.key_bits})"
 
 
 class Engine:
@@ -301,22 +223,30 @@ class Engine:
             raise InputError("pa_bits, c_bit", "32 <= pa_bits <= c_bit < 64", f"{pa_bits}, {c_bit}")
         self.settings, self.pa_bits, self.c_bit = preset, pa_bits, c_bit
         self._tweaks = preset.tweaks(boot_seed, pa_bits)
+        self._forks: list[Tweaks] = [self._tweaks]  # a thread's own, by lane
+        self._pool: ThreadPoolExecutor | None = None
         host = bytes(32) if preset.zero_host_key else kdf(boot_seed, b"sevref-host-key", bytes(4), 32)
-        self._host = self.new_key(host)
+        self._host = KeySlot(host, preset.key_bits)
 
     @classmethod
-    def preset(cls, name: str, *, boot_seed: bytes | None = None, pa_bits: int = 46, c_bit: int = 51) -> Engine:
-        """The engine of a named preset; ``InputError`` names the known ones."""
-        if name not in PRESETS:
-            raise InputError("engine preset", "one of " + ", ".join(PRESETS), name)
-        return cls(PRESETS[name], boot_seed=boot_seed, pa_bits=pa_bits, c_bit=c_bit)
+    def preset(
+        cls,
+        name: str | EnginePreset,
+        *,
+        boot_seed: bytes | None = None,
+        pa_bits: int = 46,
+        c_bit: int = 51,
+        **changes: Any,
+    ) -> Engine:
+        """The engine of a named preset (``InputError`` names the known ones); ``changes`` as in ``variant``."""
+        return cls(variant(name, **changes), boot_seed=boot_seed, pa_bits=pa_bits, c_bit=c_bit)
 
     def __repr__(self) -> str:
         return f"Engine({self.settings.name}, pa_bits={self.pa_bits}, c_bit={self.c_bit})"
 
     @property
     def constants(self) -> Mapping[int, bytes]:
-        """t_i (16 bytes) by address bit i; unknown to attackers unless ``settings.public_constants``."""
+        """t_i (16 bytes) by address bit i (XTS has none); unknown to attackers unless ``settings.public_constants``."""
         return self._tweaks.constants
 
     def tweak(self, p: int, key: KeySlot | None = None) -> bytes:
@@ -328,10 +258,10 @@ class Engine:
         """What a slot holds after the firmware wrote a 32-byte seed (a guest's VEK) into it."""
         if len(seed) != 32:
             raise InputError("memory key seed", "32 bytes", f"{len(seed)} bytes")
-        return KeySlot(bytes(seed), self.settings.key_bits)
+        return KeySlot(bytes(seed), self.settings.key_bits, self.settings.channels)
 
     def host_key(self) -> KeySlot:
-        """The key of host accesses with C-bit. MODEL: KDF(boot seed, "sevref-host-key", 0), 32 bytes."""
+        """The key of host accesses with C-bit. MODEL: KDF(boot seed, "sevref-host-key", 0), first bytes."""
         return self._host
 
     # -- whole blocks
@@ -348,13 +278,20 @@ class Engine:
         self._convert(key, p, memoryview(buffer), False)
         return bytes(buffer)
 
-    def encrypt_into(self, key: KeySlot | None, p: int, buffer: Buffer) -> None:
-        """Encrypt ``buffer`` (whole blocks, writable, contiguous) in place as memory at ``p``."""
-        self._convert(key, p, _writable(buffer), True)
+    def encrypt_into(
+        self, key: KeySlot | None, p: int, buffer: Buffer, *, threads: int = 1, progress: Progress | None = None
+    ) -> None:
+        """Encrypt ``buffer`` (whole blocks, writable, contiguous) in place as memory at ``p``.
 
-    def decrypt_into(self, key: KeySlot | None, p: int, buffer: Buffer) -> None:
-        """Decrypt ``buffer`` (whole blocks, writable, contiguous) in place as memory at ``p``."""
-        self._convert(key, p, _writable(buffer), False)
+        No copy of the buffer is made. ``threads`` work on neighbouring parts; ``progress`` is called by the caller's
+        thread after every 16 MiB with the bytes done and the bytes in all."""
+        self._steps(key, p, _writable(buffer), True, threads, progress)
+
+    def decrypt_into(
+        self, key: KeySlot | None, p: int, buffer: Buffer, *, threads: int = 1, progress: Progress | None = None
+    ) -> None:
+        """Decrypt ``buffer`` in place as memory at ``p``; as ``encrypt_into``."""
+        self._steps(key, p, _writable(buffer), False, threads, progress)
 
     # -- bytes, as a processor reads and writes them
 
@@ -396,34 +333,83 @@ class Engine:
             raise UnknownConstant("address", known, f"{size} bytes at {p:#x}")
         return p
 
-    def _convert(self, key: KeySlot | None, p: int, view: memoryview, encrypt: bool) -> None:
-        size = len(view)
+    def _steps(
+        self, key: KeySlot | None, p: int, view: memoryview, encrypt: bool, threads: int, progress: Progress | None
+    ) -> None:
+        if threads < 1:
+            raise InputError("threads", "at least 1", threads)
+        p, size = self._whole_blocks(key, p, len(view)), len(view)
+        step = STEP if progress else max(size, 1)
+        for start in range(0, size, step):
+            stop = min(size, start + step)
+            self._parallel(key, p + start, view[start:stop], encrypt, threads)
+            if progress:
+                progress(stop, size)
+
+    def _parallel(self, key: KeySlot | None, p: int, view: memoryview, encrypt: bool, threads: int) -> None:
+        """Split at borders of chunks, one part for each thread; the caller's thread does the first."""
+        share = -(-len(view) // (threads * CHUNK)) * CHUNK
+        cuts = [0, *range(share - p % CHUNK, len(view), share), len(view)]
+        if key is None or len(cuts) <= 2 or threads == 1:
+            self._convert(key, p, view, encrypt)
+            return
+        if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._pool = ThreadPoolExecutor()
+        while len(self._forks) < len(cuts) - 1:
+            self._forks.append(self._tweaks.fork())
+        parts = [(p + a, view[a:b], encrypt, lane) for lane, (a, b) in enumerate(pairwise(cuts))]
+        others = [self._pool.submit(self._convert, key, *part) for part in parts[1:]]
+        self._convert(key, *parts[0])
+        for other in others:
+            other.result()
+
+    def _whole_blocks(self, key: KeySlot | None, p: int, size: int) -> int:
         p = self._address(key is not None, p, size)
+        if key is not None and size and (p % BLOCK or size % BLOCK):
+            raise InputError("memory range", "whole blocks of 16 bytes, aligned", f"{size} bytes at {p:#x}")
+        return p
+
+    def _convert(self, key: KeySlot | None, p: int, view: memoryview, encrypt: bool, lane: int = 0) -> None:
+        size = len(view)
+        p = self._whole_blocks(key, p, size)
         if key is None or not size:
             return
-        if p % BLOCK or size % BLOCK:
-            raise InputError("memory range", "whole blocks of 16 bytes, aligned", f"{size} bytes at {p:#x}")
-        mode = self.settings.mode
-        first, last = (mode.before, mode.after) if encrypt else (mode.after, mode.before)
-        cipher = key.encryptor if encrypt else key.decryptor
-        if size > SMALL:
+        if key.channels > 1:
+            for start in range(-(p % INTERLEAVE), size, INTERLEAVE):
+                piece = view[max(start, 0) : start + INTERLEAVE]
+                self._small(key, p + max(start, 0), piece, encrypt, lane)
+        elif size > SMALL:
             # update_into wants 15 bytes of room behind its output: the last block is that room
-            self._bulk(key, p, view, first, last, cipher)
-            p, view, size = p + size - BLOCK, view[size - BLOCK :], BLOCK
-        tweak = self._tweaks.small(key, p, size)
+            self._bulk(key, p, view, encrypt, lane)
+            self._small(key, p + size - BLOCK, view[size - BLOCK :], encrypt, lane)
+        else:
+            self._small(key, p, view, encrypt, lane)
+
+    def _xors(self, encrypt: bool) -> tuple[bool, bool]:
+        """Whether the tweak is XORed before and after AES."""
+        mode = self.settings.mode
+        return (mode.before, mode.after) if encrypt else (mode.after, mode.before)
+
+    def _small(self, key: KeySlot, p: int, view: memoryview, encrypt: bool, lane: int) -> None:
+        size, (first, last) = len(view), self._xors(encrypt)
+        cipher = key.context(encrypt, p // INTERLEAVE % key.channels if key.channels else 0, lane)
+        tweak = self._forks[lane].small(key, p, size)
         value = int.from_bytes(view, "little") ^ tweak if first else int.from_bytes(view, "little")
         result = cipher.update(value.to_bytes(size, "little"))
         view[:] = (int.from_bytes(result, "little") ^ tweak).to_bytes(size, "little") if last else result
 
-    def _bulk(self, key: KeySlot, p: int, view: memoryview, first: bool, last: bool, cipher: CipherContext) -> None:
+    def _bulk(self, key: KeySlot, p: int, view: memoryview, encrypt: bool, lane: int) -> None:
         """All but the last block of ``view``, in place: XOR, ECB, XOR on pieces that stay in the cache."""
         import numpy as np
 
         words, start, end = np.frombuffer(view, np.uint64), 0, len(view) - BLOCK
+        cipher, source, (first, last) = key.context(encrypt, 0, lane), self._forks[lane], self._xors(encrypt)
         while start < end:
             stop = min(end, start + CHUNK - (p + start) % CHUNK)
             piece = words[start // 8 : stop // 8]
-            tweaks = self._tweaks.bulk(key, p + start, stop - start)
+            tweaks = source.bulk(key, p + start, stop - start) if first or last else piece
             if first:
                 np.bitwise_xor(piece, tweaks, piece)
             cipher.update_into(view[start:stop], view[start : stop + BLOCK - 1])

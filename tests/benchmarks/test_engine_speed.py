@@ -19,7 +19,7 @@ def test_engine_speed(preset: str, direction: str, ratio: Callable[..., float]) 
     buffer = bytearray(random.Random(2).randbytes(SIZE))
     source, target = bytes(buffer), bytearray(SIZE + 15)
     ours = engine.encrypt_into if direction == "encrypt" else engine.decrypt_into
-    raw = key.encryptor if direction == "encrypt" else key.decryptor
+    raw = key.context(direction == "encrypt")
 
     def call() -> None:
         ours(key, 0x100000, buffer)

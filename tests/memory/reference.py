@@ -71,3 +71,38 @@ def write(constants: dict[int, bytes], seed: bytes, dram: bytearray, p: int, dat
         plain = bytearray(xex(constants, seed, start, bytes(dram[start : start + 16]), False))
         plain[a % 16] = byte
         dram[start : start + 16] = xex(constants, seed, start, bytes(plain), True)
+
+
+def xe(constants: dict[int, bytes], seed: bytes, p: int, data: bytes, encrypt: bool) -> bytes:
+    """Whole blocks at p, with the tweak on the side of the plaintext alone."""
+    out = b""
+    for i in range(0, len(data), 16):
+        block, t = data[i : i + 16], tweak(constants, p + i)
+        out += aes(seed[:16], xor(block, t), True) if encrypt else xor(aes(seed[:16], block, False), t)
+    return out
+
+
+def times_alpha(block: bytes) -> bytes:
+    """IEEE 1619: the block as a polynomial, bit 0 of byte 0 lowest, times x modulo x^128 + x^7 + x^2 + x + 1."""
+    value = int.from_bytes(block, "little") << 1
+    if value >> 128:
+        value ^= 1 << 128 | 0b10000111
+    return value.to_bytes(16, "little")
+
+
+def xts_tweak(k2: bytes, p: int, unit: int) -> bytes:
+    t = aes(k2, (p // unit).to_bytes(16, "little"), True)
+    for _ in range(p % unit // 16):
+        t = times_alpha(t)
+    return t
+
+
+def xts(boot_seed: bytes, seed: bytes, p: int, data: bytes, encrypt: bool, channels: int = 1, unit: int = 64) -> bytes:
+    """Whole blocks at p, with the model's interleave of 256 bytes and the key of each channel."""
+    k2, out = kdf(boot_seed, b"sevref-xts-tweak-key", bytes(4), 32), b""
+    for i in range(0, len(data), 16):
+        channel = (p + i >> 8) % channels
+        key = kdf(seed, b"sev-vm-encryption-key-0\0", channel.to_bytes(4, "little"), 32)
+        t = xts_tweak(k2, p + i, unit)
+        out += xor(aes(key, xor(data[i : i + 16], t), encrypt), t)
+    return out

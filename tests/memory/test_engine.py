@@ -29,8 +29,7 @@ def noise(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def test_every_preset_is_tested_here() -> None:
-    assert set(TABLES) == {"xex-zen1", "xex-boot-random"} <= set(PRESETS)
+def test_every_preset_says_what_it_is() -> None:
     assert all(preset.label and preset.stands_for for preset in PRESETS.values())
 
 
