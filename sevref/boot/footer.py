@@ -7,9 +7,10 @@ the first trailer that a reader meets is the table's own, whose length is that o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
+from sevref.boot.image import Image, as_image
 from sevref.layout import Layout, raw, u16, u32
 from sevref.status import InputError
 
@@ -20,6 +21,8 @@ RESET_BLOCK = UUID("00f771de-1a7e-4fcb-890e-68c77e2fb44e")
 SECRET_AREA = UUID("4c2eb361-7d9b-4cc3-8081-127c90d3d294")
 HASHES_AREA = UUID("7255371f-3a3b-4b04-927b-1da6efa8d454")
 SNP_METADATA = UUID("dc886566-984a-4798-a75e-5585a7bf67cc")
+SVSM_INFO = UUID("a789a612-0597-4c4b-a49f-cbb1fe9d1ddd")
+TDX_METADATA = UUID("e47a6535-984a-4798-865e-4685a7bf8ec2")
 
 #: GUID -> what people call the entry; other GUIDs are kept and not interpreted
 NAMES: dict[UUID, str] = {
@@ -28,6 +31,8 @@ NAMES: dict[UUID, str] = {
     SECRET_AREA: "launch secret area",
     HASHES_AREA: "kernel hashes area",
     SNP_METADATA: "SNP metadata locator",
+    SVSM_INFO: "SVSM info",
+    TDX_METADATA: "TDX metadata locator",
 }
 
 
@@ -51,8 +56,19 @@ class GuestArea(Layout, size=8):
     size = u32(0x04, "bytes; 0: the firmware has no such area")
 
 
-@dataclass(frozen=True)
-class FooterEntry:
+class MetadataLocator(Layout, size=4):
+    """Data of the SNP metadata locator."""
+
+    distance = u32(0x00, "bytes from the start of the SNP metadata to the end of the image")
+
+
+class SvsmInfo(Layout, size=4):
+    """Data of the SVSM info entry (Coconut SVSM)."""
+
+    entry = u32(0x00, "entry point: bytes from the start of the SVSM image")
+
+
+class FooterEntry(NamedTuple):
     """One entry: ``offset`` in bytes of its data from the start of the image."""
 
     guid: UUID
@@ -64,15 +80,20 @@ class FooterEntry:
         return NAMES.get(self.guid, "unknown")
 
 
-@dataclass(frozen=True)
-class Footer:
-    """The entries of a firmware table in the order in which they are read: nearest the image's end first."""
+class Footer(NamedTuple):
+    """The entries of a firmware table in the order in which they are read: nearest the image's end first.
+
+    Of two entries with one GUID ``find`` takes the one nearer to the end, as QEMU does, or with ``farthest`` the other
+    one, as sev-snp-measure does.
+    """
 
     entries: tuple[FooterEntry, ...] = ()
+    farthest: bool = False
 
     def find(self, guid: UUID) -> FooterEntry | None:
-        """The entry of that GUID; of two the one nearer to the end of the image, as QEMU takes it."""
-        return next((entry for entry in self.entries if entry.guid == guid), None)
+        """The entry of that GUID, or None."""
+        entries = reversed(self.entries) if self.farthest else self.entries
+        return next((entry for entry in entries if entry.guid == guid), None)
 
     def reset_address(self) -> int:
         """Where application processors start. ``InputError`` if the block is absent, misshapen or zero."""
@@ -103,36 +124,39 @@ def _where(entry: FooterEntry) -> str:
     return f"firmware table: {entry.name} at file offset 0x{entry.offset:X}"
 
 
-def parse_footer(image: bytes) -> Footer:
-    """The firmware table of an image, or an empty one if the image has none.
+def parse_footer(source: Image | bytes, *, farthest: bool = False) -> Footer:
+    """The firmware table of an image, or an empty one if the image has none. Only the end of a file is read.
 
     ``InputError`` names the piece that is malformed: an image too short for a table, a table length below 18
     or reaching before the image, an entry length below 18 or above what is left of the table.
     """
-    end = len(image) - RESET_CODE_SIZE
+    if not isinstance(source, Image) and not source:
+        raise InputError("firmware image", f"at least {RESET_CODE_SIZE + FooterTrailer.SIZE} bytes", "0 bytes")
+    image = as_image(source)
+    end = image.size - RESET_CODE_SIZE
     if end < FooterTrailer.SIZE:
         expected = f"at least {RESET_CODE_SIZE + FooterTrailer.SIZE} bytes"
-        raise InputError("firmware image", expected, f"{len(image)} bytes")
-    footer = _trailer(image, end)
+        raise InputError("firmware image", expected, f"{image.size} bytes")
+    footer = FooterTrailer.parse(image.read_at(end - FooterTrailer.SIZE, FooterTrailer.SIZE))
     if UUID(bytes_le=footer.guid) != TABLE_FOOTER:
-        return Footer()
+        return Footer(farthest=farthest)
     if not FooterTrailer.SIZE <= footer.length <= end:
         expected = f"{FooterTrailer.SIZE} to {end} bytes"
         raise InputError("firmware table: total length", expected, f"{footer.length} bytes")
     start = end - footer.length
-    end -= FooterTrailer.SIZE
+    table = image.read_at(start, footer.length - FooterTrailer.SIZE)
+    end = len(table)  # from here on offsets are those in the table
     entries = []
-    while end - start >= FooterTrailer.SIZE:
-        trailer = _trailer(image, end)
+    while end >= FooterTrailer.SIZE:
+        trailer = _trailer(table, end)
         guid = UUID(bytes_le=trailer.guid)
-        if not FooterTrailer.SIZE <= trailer.length <= end - start:
-            where = f"firmware table: length of entry {guid} at file offset 0x{end - FooterTrailer.SIZE:X}"
-            expected = f"{FooterTrailer.SIZE} to {end - start} bytes"
-            raise InputError(where, expected, f"{trailer.length} bytes")
+        if not FooterTrailer.SIZE <= trailer.length <= end:
+            where = f"firmware table: length of entry {guid} at file offset 0x{start + end - FooterTrailer.SIZE:X}"
+            raise InputError(where, f"{FooterTrailer.SIZE} to {end} bytes", f"{trailer.length} bytes")
         offset = end - trailer.length
-        entries.append(FooterEntry(guid, offset, bytes(image[offset : end - FooterTrailer.SIZE])))
+        entries.append(FooterEntry(guid, start + offset, table[offset : end - FooterTrailer.SIZE]))
         end = offset
-    return Footer(tuple(entries))
+    return Footer(tuple(entries), farthest)
 
 
 def _trailer(image: bytes, end: int) -> FooterTrailer:

@@ -74,7 +74,7 @@ def test_every_entry_of_a_real_image():
         assert image[position : position + len(entry.data)] == entry.data
         assert image[position + len(entry.data) + 2 :][:16] == entry.guid.bytes_le
     assert position == 4096 - 32 - 0x6E
-    assert {str(e.guid): e.name for e in entries}[SVSM_INFO] == "unknown"
+    assert {str(e.guid): e.name for e in entries}[SVSM_INFO] == "SVSM info"
 
 
 @pytest.mark.peer
@@ -320,4 +320,6 @@ def test_names():
         SECRET: "launch secret area",
         HASHES: "kernel hashes area",
         SNP: "SNP metadata locator",
+        SVSM_INFO: "SVSM info",
+        "e47a6535-984a-4798-865e-4685a7bf8ec2": "TDX metadata locator",
     }

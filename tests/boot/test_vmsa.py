@@ -82,7 +82,7 @@ def test_pages_that_cannot_be():
     for vcpus in 1, 2:
         with pytest.raises(InputError, match="expected an SEV-ES reset block, found none"):
             boot.initial_vmsas(image, vcpus, vcpu_sig=0)
-    with pytest.raises(InputError, match="fpu: expected one of legacy, init2, found modern"):
+    with pytest.raises(InputError, match="fpu: expected one of legacy, init2, peer-svsm, found modern"):
         boot.build_vmsa(fpu="modern")
     for entry in -1, 1 << 32:
         with pytest.raises(InputError, match="entry point"):
