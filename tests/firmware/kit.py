@@ -203,6 +203,7 @@ class Recorder:
         self.source = source
         self.sizes: list[int] = []
         self.chunks: list[bytes] = []
+        self.last: list[bytes] = []  # what the last call of ``taken`` was about
         self.script: list[bytes] = []
 
     def draw(self, size: int, what: str = "") -> bytes:
@@ -215,8 +216,7 @@ class Recorder:
     def taken(self) -> list[int]:
         """Sizes since the last call."""
         sizes, self.sizes = self.sizes, []
-        self.chunks, kept = [], self.chunks
-        self.last = kept
+        self.last, self.chunks = self.chunks, []
         return sizes
 
 

@@ -32,8 +32,10 @@ from firmware.kit import (
     MIB,
     NOKS,
     OUT,
+    PDH_GEN,
     PLAIN,
     POLICY_ES,
+    RECEIVE_FINISH,
     REPORT,
     SESSION,
     SESSION_AT,
@@ -823,7 +825,7 @@ def test_order_of_attestation(profile: str) -> None:
 def test_report_of_a_received_guest_and_of_two_guests() -> None:
     rig = Rig().init()
     received = rig.guest(5, bound=False)
-    rig.ok(0x53, u32(received))
+    rig.ok(RECEIVE_FINISH, u32(received))
     rig.ok(ATTESTATION, attest_buf(received))
     assert rig.get(OUT + 16, 32) == bytes(32)  # nothing was measured here
     rig.guest(2, bound=False)
@@ -837,7 +839,7 @@ def test_report_of_a_received_guest_and_of_two_guests() -> None:
 def test_a_session_for_an_old_pdh_fails() -> None:
     rig = Rig().init()
     rig.owner(1)
-    rig.ok(0x09)  # PDH_GEN
+    rig.ok(PDH_GEN)
     refused(rig, LAUNCH_START, full(), S.BAD_MEASUREMENT)
     opened = Session.create(rig.chain()[0], 1, rng=SeededRandom(b"x", "y"))  # for the new one
     rig.put(CERT_AT, opened.godh.pack())

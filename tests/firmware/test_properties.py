@@ -117,7 +117,7 @@ LENGTHS = st.one_of(
     st.integers(0, 0xFFFFFFFF),
 )
 VALUES = {
-    "h": st.one_of(st.integers(0, 14), st.sampled_from([1024, 1025, 0xFFFFFFFF])).map(u32),
+    "h": st.one_of(st.integers(1, 6), st.integers(0, 14), st.sampled_from([1024, 1025, 0xFFFFFFFF])).map(u32),
     "p": st.one_of(st.sampled_from([0, 1, 4, 0x18000001]), st.integers(0, 0xFFFFFFFF)).map(u32),
     "a": ADDRESSES.map(u64),
     "l": LENGTHS.map(u32),
