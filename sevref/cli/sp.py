@@ -173,7 +173,7 @@ def _write(args: argparse.Namespace, files: Mapping[str, tuple[bytes, int]]) -> 
     """Write the files, after making the folder ``--out``; their paths."""
     if files:
         Path(args.out).mkdir(parents=True, exist_ok=True)
-        common.write_files(files)
+        common.write_files({Path(path): content for path, content in files.items()})
     return list(files)
 
 
