@@ -32,6 +32,7 @@ class Hypervisor:
         self.platform = platform
         self._next_page = GUESTS_START
         self._used_asids: set[int] = set()
+        self._dirty_asids: set[int] = set()
         self._freed: list[tuple[int, int]] = []
 
     @property
@@ -48,6 +49,7 @@ class Hypervisor:
         """WBINVD on every core, then DF_FLUSH: ASIDs of guests that ended can be used again."""
         self.platform.machine.wbinvd()
         self.platform.df_flush()
+        self._dirty_asids.clear()
 
     def certificates(self, amd: SimulatedAmd) -> Chain:
         """The platform's chain, complete: what the firmware exports, with the CEK signed by AMD's service, and AMD's
@@ -85,13 +87,16 @@ class Hypervisor:
     def release_asid(self, asid: int) -> None:
         """The ASID may be picked again (after ``flush``)."""
         self._used_asids.discard(asid)
+        self._dirty_asids.add(asid)
 
     def make_room(self, handle: int, es: bool, ram_size: int, image_size: int, vmsas: int) -> GuestVm:
-        """Memory and an ASID for a guest that the firmware knows. RESOURCE_LIMIT, and nothing taken, if they lack."""
+        """Memory and a clean ASID for a guest that the firmware knows. RESOURCE_LIMIT, and nothing taken, without them."""
         sizes = [ram_size, image_size] + [PAGE] * vmsas
         total = sum(map(_pages, sizes))
         self.free(self.allocate(total), total)  # RESOURCE_LIMIT before anything is taken
         asid = self.pick_asid(es)
+        if asid in self._dirty_asids:
+            self.flush()
         vm = GuestVm(self, handle, asid, self.allocate(ram_size), _pages(ram_size), image_size)
         vm.vmsas += [self.allocate(PAGE) for _ in range(vmsas)]
         return vm
@@ -116,11 +121,11 @@ class Hypervisor:
         handle = platform.launch_start(policy, godh, session)
         vm = GuestVm(self, handle, self.pick_asid(es), self.allocate(ram_size), _pages(ram_size), len(image))
         platform.activate(handle, vm.asid)
-        platform.machine.dram.write(vm.image_paddr, image)
+        platform.machine.host_write(vm.image_paddr, image)
         platform.launch_update_data(handle, vm.image_paddr, len(image))
         for vmsa in vmsas:
             paddr = self.allocate(PAGE)
-            platform.machine.dram.write(paddr, vmsa)
+            platform.machine.host_write(paddr, vmsa)
             vm.vmsas.append(paddr)
             platform.launch_update_vmsa(handle, paddr)
         return vm
@@ -180,7 +185,7 @@ class GuestVm:
 
     def seen_by_host(self, gpa: int, size: int) -> bytes:
         """The raw bytes that the hypervisor finds where the guest has ``gpa``: ciphertext."""
-        return self._platform.machine.dram.read(self.paddr(gpa), size)
+        return self._platform.machine.host_read(self.paddr(gpa), size)
 
     def stop(self) -> None:
         """DEACTIVATE and DECOMMISSION; the host has its memory back."""

@@ -172,9 +172,8 @@ class Outgoing:
         elif offer.transfer != self._transfer or offer.stage not in (Said.RECEIVED, Said.RUNNING):
             where = reader.where("TRANSFER of the offer")
             raise InputError(where, f"{self._transfer.hex()}, which was sent", "a receiver without that guest")
-        if not (offer.transfer == self._transfer and offer.stage == Said.RUNNING):
-            yield Note(says=Said.GO, transfer=self._transfer).pack()
-            yield from _hear(reader, Said.RUNNING, self._transfer)
+        yield Note(says=Said.GO, transfer=self._transfer).pack()
+        yield from _hear(reader, Said.RUNNING, self._transfer)
         self.done = True
         self.vm.stop()
 
@@ -295,9 +294,8 @@ class Arrival:
         return self.vm
 
     def discard(self) -> None:
-        """DEACTIVATE, DECOMMISSION, WBINVD, DF_FLUSH: nothing of the guest is left, and its ASID can be used again."""
+        """DEACTIVATE and DECOMMISSION: nothing of the guest is left."""
         self.vm.stop()
-        self.host.flush()
 
 
 class Incoming:
