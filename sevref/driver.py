@@ -62,7 +62,7 @@ class Scratch:
         if start + len(data) > self.size:
             raise InputError("driver buffer", f"at most {self.size - start} bytes", f"{len(data)} bytes")
         self.used = start + len(data) + 15 & ~15
-        self.machine.dram.write(self.base + start, data)
+        self.machine.host_write(self.base + start, data)
         return self.base + start
 
 
@@ -115,7 +115,7 @@ class Platform:
         self.log.append(Exchange("hypervisor", "AMD-SP", name, status, note))
         if status is not Status.SUCCESS:
             raise self.refusal or SevError(status, status.meaning, name)
-        return None if buffer is None else type(buffer).parse(self.machine.dram.read(address, buffer.SIZE))
+        return None if buffer is None else type(buffer).parse(self.machine.host_read(address, buffer.SIZE))
 
     def _fresh(self) -> Scratch:
         return Scratch(self.machine, self._scratch, SCRATCH_SIZE)
@@ -168,7 +168,7 @@ class Platform:
         scratch = self._fresh()
         if len(image) > SCRATCH_SIZE - 64:  # does not fit the driver's buffers: it goes below them
             paddr = self._scratch - len(image) & ~31
-            self.machine.dram.write(paddr, image)
+            self.machine.host_write(paddr, image)
         else:
             paddr = scratch.place(image)
         self.call("DOWNLOAD_FIRMWARE", b.DownloadFirmwareBuffer(fw_paddr=paddr, fw_len=len(image)), scratch=scratch)
@@ -190,23 +190,23 @@ class Platform:
             b.PdhCertExportBuffer(pdh_cert_paddr=pdh, pdh_cert_len=CERT_LEN, certs_paddr=certs, certs_len=CHAIN_LEN),
             scratch,
         )
-        data = self.machine.dram.read(certs, CHAIN_LEN)
+        data = self.machine.host_read(certs, CHAIN_LEN)
         pek, oca, cek = (SevCertificate.parse(data[i : i + CERT_LEN]) for i in range(0, CHAIN_LEN, CERT_LEN))
-        return Chain(pdh=SevCertificate.parse(self.machine.dram.read(pdh, CERT_LEN)), pek=pek, oca=oca, cek=cek)
+        return Chain(pdh=SevCertificate.parse(self.machine.host_read(pdh, CERT_LEN)), pek=pek, oca=oca, cek=cek)
 
     def get_id(self) -> bytes:
         """GET_ID: the chip's id, 64 bytes, under which AMD's service certifies its CEK."""
         scratch = self._fresh()
         place = scratch.place(bytes(ID_LEN))
         self._answer("GET_ID", b.GetIdBuffer(id_paddr=place, id_len=ID_LEN), scratch)
-        return self.machine.dram.read(place, ID_LEN)
+        return self.machine.host_read(place, ID_LEN)
 
     def pek_csr(self) -> SevCertificate:
         """PEK_CSR: the PEK certificate without signatures, for the owner to sign."""
         scratch = self._fresh()
         place = scratch.place(bytes(CERT_LEN))
         self._answer("PEK_CSR", b.PekCsrBuffer(csr_paddr=place, csr_len=CERT_LEN), scratch)
-        return SevCertificate.parse(self.machine.dram.read(place, CERT_LEN))
+        return SevCertificate.parse(self.machine.host_read(place, CERT_LEN))
 
     def pek_cert_import(self, pek: SevCertificate, oca: SevCertificate) -> None:
         """PEK_CERT_IMPORT: the PEK signed by the owner, and the owner's OCA. The firmware makes a new PDH."""
@@ -288,7 +288,7 @@ class Platform:
         place = scratch.place(bytes(MeasurementBlob.SIZE))
         buffer = b.LaunchMeasureBuffer(handle=handle, measure_paddr=place, measure_len=MeasurementBlob.SIZE)
         self._answer("LAUNCH_MEASURE", buffer, scratch)
-        return MeasurementBlob.parse(self.machine.dram.read(place, MeasurementBlob.SIZE))
+        return MeasurementBlob.parse(self.machine.host_read(place, MeasurementBlob.SIZE))
 
     def launch_secret(self, handle: int, header: PacketHeader | bytes, payload: bytes, guest_paddr: int) -> None:
         """LAUNCH_SECRET: open the owner's packet and write the secret to guest memory at ``guest_paddr``."""
@@ -304,7 +304,7 @@ class Platform:
         place = scratch.place(bytes(AttestationReport.SIZE))
         buffer = b.AttestationBuffer(handle=handle, paddr=place, mnonce=mnonce, length=AttestationReport.SIZE)
         self._answer("ATTESTATION", buffer, scratch)
-        return AttestationReport.parse(self.machine.dram.read(place, AttestationReport.SIZE))
+        return AttestationReport.parse(self.machine.host_read(place, AttestationReport.SIZE))
 
     # -- migration and snapshots
 
@@ -324,7 +324,7 @@ class Platform:
             amd = receiver.ask.pack() + receiver.ark.pack()
             buffer.amd_certs_paddr, buffer.amd_certs_len = scratch.place(amd), len(amd)
         answer = self._answer("SEND_START", buffer, scratch)
-        return Policy(answer.policy), Session.parse(self.machine.dram.read(place, Session.SIZE))
+        return Policy(answer.policy), Session.parse(self.machine.host_read(place, Session.SIZE))
 
     def send_update_data(self, handle: int, guest_paddr: int, length: int) -> tuple[PacketHeader, bytes]:
         """SEND_UPDATE_DATA: guest memory as a packet, header and ciphertext."""
@@ -347,7 +347,7 @@ class Platform:
             trans_len=length,
         )
         self._answer(name, buffer, scratch, note=f"{length} bytes at 0x{guest_paddr:X}")
-        read = self.machine.dram.read
+        read = self.machine.host_read
         return PacketHeader.parse(read(header, PacketHeader.SIZE)), read(data, length)
 
     def send_finish(self, handle: int) -> None:
@@ -430,7 +430,7 @@ class Platform:
             software_data=software_data,
         )
         self._answer("SWAP_OUT", buffer, scratch)
-        return self.machine.dram.read(entry, 64)
+        return self.machine.host_read(entry, 64)
 
     def swap_in(self, handle: int, src_paddr: int, dst_paddr: int, entry: bytes, *, flags: int = 0) -> None:
         """SWAP_IN: a swapped-out page, with its metadata entry, back into guest memory."""

@@ -8,17 +8,22 @@ which only the firmware uses. What is AMD's and what is a model here follows the
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sevref.crypto import RandomSource, random_source
 from sevref.generations import generation as generation_row
+from sevref.rmp import Rmp
 from sevref.status import InputError
 
 if TYPE_CHECKING:
+    from sevref.caches import Cache
     from sevref.certs import Roots
-    from sevref.memory import Engine, KeySlot
+    from sevref.memory import Engine, EnginePreset, KeySlot
+
+#: page address of the processor -> page address of the cells (both multiples of 4096)
+Alias = Callable[[int], int]
 
 PAGE = 0x1000
 #: key id of plain accesses, and of host accesses with the C-bit
@@ -54,19 +59,41 @@ class AddressMap:
 
 
 class Dram:
-    """The memory cells: a byte array for each region. Addresses are physical, without the C-bit."""
+    """The memory cells: a byte array for each region. Addresses are physical, without the C-bit.
 
-    def __init__(self, regions: tuple[tuple[int, int], ...]) -> None:
+    ``alias`` says which cells answer to a page: memory modules that lie about their size, or a switch on the bus,
+    make two addresses one place. It comes after the encryption, which sees the processor's address."""
+
+    def __init__(self, regions: tuple[tuple[int, int], ...], alias: Alias | None = None) -> None:
         # Anonymous pages: a page of DRAM costs nothing until it is touched.
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         self._regions = [(start, memoryview(mmap.mmap(-1, size, flags=flags))) for start, size in regions]
+        self.alias = alias
 
-    def view(self, address: int, size: int) -> memoryview:
-        """Writable view of ``size`` bytes inside one region. ``InputError`` outside DRAM."""
+    def pieces(self, address: int, size: int) -> Iterator[tuple[int, memoryview]]:
+        """The range as (address, writable view) of neighbouring cells: one piece, or a page each under an alias.
+        ``InputError`` outside DRAM, before the first piece."""
+        if self.alias is None or not size:
+            yield address, self._cells(address, size)
+            return
+        spans = [
+            (start, min(address + size, start - start % PAGE + PAGE) - start)
+            for start in (max(page, address) for page in range(address - address % PAGE, address + size, PAGE))
+        ]
+        views = [self._cells(self.alias(start - start % PAGE) + start % PAGE, part) for start, part in spans]
+        yield from zip((start for start, _ in spans), views, strict=True)
+
+    def _cells(self, address: int, size: int) -> memoryview:
         for start, cells in self._regions:
             if start <= address and address + size <= start + len(cells):
                 return cells[address - start : address - start + size]
         raise InputError("physical address", "a range inside one DRAM region", f"0x{address:X}, {size} bytes")
+
+    def view(self, address: int, size: int) -> memoryview:
+        """``size`` bytes as one piece: writable cells, or a copy where an alias scatters them. ``InputError`` outside
+        DRAM."""
+        views = [view for _, view in self.pieces(address, size)]
+        return views[0] if len(views) == 1 else memoryview(b"".join(views))
 
     def read(self, address: int, size: int) -> bytes:
         """``size`` raw bytes at ``address``: a guest's private memory reads as ciphertext."""
@@ -74,15 +101,21 @@ class Dram:
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Put raw bytes at ``address``, past every key."""
-        self.view(address, len(data))[:] = data
+        for start, view in self.pieces(address, len(data)):
+            view[:] = data[start - address : start - address + len(view)]
 
 
 class MemoryController:
-    """The engine's key slots, and access to DRAM through them (key id 0 = none, 1.. = ASIDs, 1023 = host)."""
+    """The engine's key slots, and access to DRAM through them (key id 0 = none, 1.. = ASIDs, 1023 = host).
+
+    ``snoop`` writes back and drops the host's cached lines of a range before the AMD-SP accesses host memory there;
+    with ``evicts`` also before it writes to guest memory."""
 
     def __init__(self, dram: Dram, engine: Engine) -> None:
         self.dram, self.engine = dram, engine
         self._slots: dict[int, KeySlot] = {}
+        self.snoop: Callable[[int, int], None] | None = None
+        self.evicts = True
 
     def install(self, key_id: int, seed: bytes) -> None:
         """Load the 32-byte VEK seed into a slot; the slot keeps it until the next install or a power cycle."""
@@ -95,34 +128,37 @@ class MemoryController:
             self._slots[key_id] = self.engine.host_key() if key_id == HOST else self.engine.new_key(bytes(32))
         return self._slots[key_id]
 
-    def read(self, key_id: int, address: int, size: int) -> bytes:
-        """``size`` bytes at any alignment, decrypted with the slot's key."""
-        key, low = self._key(key_id), address & ~15
-        if key is None:
-            return self.dram.read(address, size)
-        blocks = self.dram.read(low, (address + size + 15 & ~15) - low)
-        return self.engine.decrypt(key, low, blocks)[address - low : address - low + size]
+    def _covering(self, key_id: int, address: int, size: int) -> Iterator[tuple[int, int, int, memoryview]]:
+        """For each piece of the range: its start and end, and the address and cells of the blocks that cover it."""
+        low = address if key_id == NONE else address & ~15
+        high = address + size if key_id == NONE else address + size + 15 & ~15
+        for base, view in self.dram.pieces(low, high - low):
+            yield max(base, address), min(base + len(view), address + size), base, view
 
-    def write(self, key_id: int, address: int, data: bytes) -> None:
+    def read(self, key_id: int, address: int, size: int, *, snoop: bool = True) -> bytes:
+        """``size`` bytes at any alignment, decrypted with the slot's key."""
+        if snoop and self.snoop and key_id in (NONE, HOST):
+            self.snoop(address, size)
+        key, read = self._key(key_id), self.engine.read
+        pieces = self._covering(key_id, address, size)
+        return b"".join([read(key, view, start, end - start, base=base) for start, end, base, view in pieces])
+
+    def write(self, key_id: int, address: int, data: bytes, *, snoop: bool = True) -> None:
         """Write at any alignment: covering blocks are decrypted, merged and encrypted with the same key."""
-        key, low = self._key(key_id), address & ~15
-        if key is None:
-            self.dram.write(address, data)
-            return
-        end = address + len(data) + 15 & ~15
-        if low != address or end != address + len(data):
-            merged = bytearray(self.read(key_id, low, end - low))
-            merged[address - low : address - low + len(data)] = data
-            data = bytes(merged)
-        self.dram.write(low, self.engine.encrypt(key, low, data))
+        if snoop and self.snoop and (self.evicts or key_id in (NONE, HOST)):
+            self.snoop(address, len(data))
+        key, source = self._key(key_id), memoryview(data)
+        for start, end, base, view in self._covering(key_id, address, len(data)):
+            self.engine.write(key, view, start, source[start - address : end - address], base=base)
 
     def encrypt_in_place(self, source_key_id: int, key_id: int, address: int, size: int) -> None:
         """Re-encrypt a 16-byte aligned range from one slot's key to another's, without a copy of the range."""
-        view, source, key = self.dram.view(address, size), self._key(source_key_id), self._key(key_id)
-        if source is not None:
-            self.engine.decrypt_into(source, address, view)
-        if key is not None:
-            self.engine.encrypt_into(key, address, view)
+        if self.snoop and self.evicts:
+            self.snoop(address, size)
+        source, key = self._key(source_key_id), self._key(key_id)
+        for start, view in self.dram.pieces(address, size):
+            self.engine.decrypt_into(source, start, view)
+            self.engine.encrypt_into(key, start, view)
 
 
 class Machine:
@@ -133,6 +169,13 @@ class Machine:
     ``chip_key`` is the 32-byte chip unique secret of the fuses; ``roots`` are the AMD roots whose hash is fused
     (default: the simulated AMD with its published test keys; ``root_hash`` overrides the fused hash alone). ASIDs from
     1 to ``min_sev_asid`` - 1 are for SEV-ES guests, the rest up to ``max_asid`` for plain SEV.
+
+    Memory: ``engine`` names a preset of ``sevref.memory`` or is one; ``alias`` as in ``Dram``. ``tsme``: the processor
+    uses the host's key whatever the C-bit says. ``rmp``: SEV-SNP's page ownership as a filter (MODEL), and with
+    ``ciphertext_hiding`` the host reads FF bytes from pages of guests. ``caches`` puts a cache between cores and DRAM
+    (MODEL; otherwise every access goes to DRAM), ``coherent_domains`` keeps it coherent between keys, and
+    ``sp_evicts`` is whether the AMD-SP writes back the host's lines before it changes guest memory, as Genoa's
+    firmware does.
     """
 
     def __init__(
@@ -150,7 +193,14 @@ class Machine:
         chip_key: bytes | None = None,
         roots: Roots | None = None,
         rng: RandomSource | None = None,
-        engine: str | None = None,
+        engine: str | EnginePreset | None = None,
+        alias: Alias | None = None,
+        tsme: bool = False,
+        rmp: bool = False,
+        ciphertext_hiding: bool = False,
+        caches: bool = False,
+        coherent_domains: bool = False,
+        sp_evicts: bool = True,
         memory_encryption: bool = True,
         activate_ex: bool = True,
         root_hash: bytes | None = None,
@@ -175,7 +225,13 @@ class Machine:
             raise InputError("chip_key", "32 bytes", f"{len(self._chip_key)} bytes")
         self._roots = roots
         self._engine_preset = engine or self.generation.engine
-        self.dram = Dram(self.map.dram)
+        self.dram = Dram(self.map.dram, alias)
+        if ciphertext_hiding and not rmp:
+            raise InputError("ciphertext_hiding", "a machine with rmp", "one without")
+        self.tsme, self.ciphertext_hiding = tsme, ciphertext_hiding
+        self._caches, self._coherent_domains, self._sp_evicts = caches, coherent_domains, sp_evicts
+        #: page ownership, None on machines without SEV-SNP
+        self.rmp = Rmp() if rmp else None
         self.flash = bytearray(b"\xff" * FLASH_SIZE)
         self._on_power_up: list[Callable[[], None]] = []
         self.power_cycle()
@@ -237,6 +293,15 @@ class Machine:
                 c_bit=self.map.c_bit,
             ),
         )
+        self.cache: Cache | None = None
+        if self._caches:
+            from sevref.caches import Cache
+
+            self.cache = Cache(self.umc, self._coherent_domains)
+            self.umc.snoop = lambda address, size: self.clflush((NONE, HOST), address, size)
+            self.umc.evicts = self._sp_evicts
+        if self.rmp is not None:
+            self.rmp = Rmp()
         self.wbinvd_done = [False] * (self.ccxs * self.cores_per_ccx)
         self.valid_asids: dict[int, frozenset[int]] = {}
         for reset in self._on_power_up:
@@ -253,19 +318,51 @@ class Machine:
         return core // self.cores_per_ccx
 
     def wbinvd(self, cores: list[int] | None = None) -> None:
-        """Execute WBINVD on ``cores`` (default: all): sets their WBINVD_DONE flags. There are no caches to flush."""
+        """Execute WBINVD on ``cores`` (default: all): sets their WBINVD_DONE flags; the cache, if there is one, is
+        written back and emptied."""
+        if self.cache is not None:
+            self.cache.write_back_all()
         for core in range(len(self.wbinvd_done)) if cores is None else cores:
             self.wbinvd_done[core] = True
 
+    def clflush(self, key_ids: tuple[int, ...], address: int, size: int) -> None:
+        """Write back and drop the cached lines of a range under these key ids; nothing without ``caches``."""
+        if self.cache is not None:
+            self.cache.flush(key_ids, address, size)
+
     # -- memory as software sees it
+
+    def host_key_id(self, address: int) -> int:
+        """Key id of a host access: the host's key with the C-bit (under TSME always), none without it."""
+        return HOST if self.tsme or address & self.map.c_mask else NONE
+
+    def cpu_read(self, key_id: int, address: int, size: int) -> bytes:
+        """A core's read under a key id, through the cache if there is one."""
+        return (self.umc if self.cache is None else self.cache).read(key_id, address, size)
+
+    def cpu_write(self, key_id: int, address: int, data: bytes) -> None:
+        """A core's write, as ``cpu_read``."""
+        (self.umc if self.cache is None else self.cache).write(key_id, address, data)
 
     def host_read(self, address: int, size: int) -> bytes:
         """Read by the hypervisor's cores: with the C-bit through the host key, without it raw."""
-        return self.umc.read(HOST if address & self.map.c_mask else NONE, address & ~self.map.c_mask, size)
+        key_id, plain = self.host_key_id(address), address & ~self.map.c_mask
+        data = self.cpu_read(key_id, plain, size)
+        if not self.ciphertext_hiding or self.rmp is None:
+            return data
+        hidden = bytearray(data)
+        for page in range(plain & ~(PAGE - 1), plain + size, PAGE):
+            if self.rmp.assigned(page):
+                start, end = max(page - plain, 0), min(page + PAGE - plain, size)
+                hidden[start:end] = b"\xff" * (end - start)
+        return bytes(hidden)
 
     def host_write(self, address: int, data: bytes) -> None:
-        """Write by the hypervisor's cores, as ``host_read``."""
-        self.umc.write(HOST if address & self.map.c_mask else NONE, address & ~self.map.c_mask, data)
+        """Write by the hypervisor's cores, as ``host_read``. ``RmpFault`` if a page is assigned to a guest."""
+        key_id, plain = self.host_key_id(address), address & ~self.map.c_mask
+        if self.rmp is not None:
+            self.rmp.check_host_write(plain, len(data))
+        self.cpu_write(key_id, plain, data)
 
     def vcpu(self, asid: int, *, nested: Mapping[int, int] | None = None, core: int = 0) -> VCpu:
         """A virtual CPU that runs with ``asid`` on ``core``. ``nested`` maps guest page addresses to host ones
@@ -285,27 +382,38 @@ class VCpu:
         if ccx not in self._machine.valid_asids.get(self.asid, frozenset()):
             raise VmrunFailed(f"VMRUN on core {self._core}", "an ASID valid on that core", f"ASID {self.asid}")
 
-    def _spans(self, gpa: int, size: int) -> list[tuple[int, int]]:
-        spans = []
+    def _spans(self, gpa: int, size: int, private: bool) -> list[tuple[int, int, int]]:
+        """Key id, host address and size of each part. The nested table's C-bit counts for shared pages alone."""
+        spans, machine = [], self._machine
         while size:
             page, offset = gpa & ~(PAGE - 1), gpa & PAGE - 1
             part = min(size, PAGE - offset)
             if self._nested is not None and page not in self._nested:
                 raise VmrunFailed("nested page table", f"an entry for guest page 0x{page:X}", "none")
-            base = page if self._nested is None else self._nested[page]
-            spans.append((base + offset, part))
+            entry = page if self._nested is None else self._nested[page]
+            base = entry & ~machine.map.c_mask
+            if machine.rmp is not None:
+                machine.rmp.check_guest(base, self.asid, page, private=private)
+            spans.append((self.asid if private else machine.host_key_id(entry), base + offset, part))
             gpa, size = gpa + part, size - part
         return spans
 
     def read(self, gpa: int, size: int, *, private: bool = True) -> bytes:
         """``size`` bytes at guest-physical ``gpa``; ``private`` is the C-bit of the guest's own page table."""
         self._require_valid()
-        key = self.asid if private else NONE
-        return b"".join(self._machine.umc.read(key, address, part) for address, part in self._spans(gpa, size))
+        spans = self._spans(gpa, size, private)
+        return b"".join([self._machine.cpu_read(key, address, part) for key, address, part in spans])
 
     def write(self, gpa: int, data: bytes, *, private: bool = True) -> None:
         """Write at guest-physical ``gpa``, as ``read``."""
         self._require_valid()
-        for address, part in self._spans(gpa, len(data)):
-            self._machine.umc.write(self.asid if private else NONE, address, data[:part])
+        for key, address, part in self._spans(gpa, len(data), private):
+            self._machine.cpu_write(key, address, data[:part])
             data = data[part:]
+
+    def pvalidate(self, gpa: int) -> None:
+        """PVALIDATE: the guest accepts the page that is mapped at ``gpa`` (SEV-SNP)."""
+        page = gpa & ~(PAGE - 1)
+        base = page if self._nested is None else self._nested[page]
+        if self._machine.rmp is not None:
+            self._machine.rmp.validate(base & ~self._machine.map.c_mask, self.asid, page)

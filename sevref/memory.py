@@ -47,8 +47,21 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer  # bytes, bytearray, memoryview, numpy array, mmap, ...
 
 __all__ = [
-    *("BLOCK", "CHUNK", "PRESETS", "SMALL", "ZEN1", "Engine", "EnginePreset", "KeySlot", "LinearTweaks", "Mode"),
-    *("Tweaks", "UnknownConstant", "XtsTweaks", "seeded_constants", "variant"),
+    "BLOCK",
+    "CHUNK",
+    "PRESETS",
+    "SMALL",
+    "ZEN1",
+    "Engine",
+    "EnginePreset",
+    "KeySlot",
+    "LinearTweaks",
+    "Mode",
+    "Tweaks",
+    "UnknownConstant",
+    "XtsTweaks",
+    "seeded_constants",
+    "variant",
 ]
 
 STEP = 1 << 24  #: bytes of a bulk operation after which ``progress`` is called

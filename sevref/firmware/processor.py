@@ -16,7 +16,7 @@ from sevref.firmware.identity import Identity, Issuer, derive_cek
 from sevref.firmware.profile import SPEC_0_24, ApiVersion, Profile
 from sevref.firmware.state import PlatformState
 from sevref.firmware.store import MEDIUM_SIZE, Flash, Store
-from sevref.machine import HOST, NONE, Machine
+from sevref.machine import Machine
 from sevref.status import SevError, Status
 
 
@@ -169,7 +169,7 @@ class SecureProcessor:
     # -- memory: each access is checked when it is made
 
     def _key_id(self, address: int) -> int:
-        return HOST if address & self.machine.map.c_mask else NONE
+        return self.machine.host_key_id(address)
 
     def plain(self, address: int) -> int:
         """The address without its C-bit."""
