@@ -17,10 +17,9 @@ Parsing keeps every byte, reserved ones too, so ``parse(data).pack() == data`` a
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, overload
 
 from sevref.status import InputError
 
@@ -40,18 +39,21 @@ def layouts() -> dict[str, type[Layout]]:
     return dict(sorted(_REGISTRY.items()))
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One field of one object, ready to be shown: ``offset`` and ``size`` in bytes, ``data`` as in memory."""
 
     name: str
     offset: int
     size: int
     kind: str
-    data: bytes = dataclasses.field(repr=False)  # it may be secret
+    data: bytes
     text: str
     meaning: str
     secret: bool = False
+
+    def __repr__(self) -> str:  # without the data, which may be secret
+        shown = (f"{name}={value!r}" for name, value in self._asdict().items() if name != "data")
+        return f"Row({', '.join(shown)})"
 
 
 class Field(Generic[T]):

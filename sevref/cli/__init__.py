@@ -16,6 +16,7 @@ import argparse
 import importlib
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from sevref import __version__
@@ -29,9 +30,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cert": ("sevref.cli.cert", "decode AMD and SEV certificates"),
     "chain": ("sevref.cli.chain", "verify a platform's certificate chain"),
     "session": ("sevref.cli.session", "the guest owner's launch session and keys"),
+    "digest": ("sevref.cli.digest", "predict the launch digest of a guest"),
     "measurement": ("sevref.cli.measurement", "compute and verify launch measurements"),
     "secret": ("sevref.cli.secret", "package secrets for a measured guest"),
     "sp": ("sevref.cli.sp", "a software AMD-SP that lives in a folder: own, export, rotate and reset it"),
+    "migrate": ("sevref.cli.migrate", "move a guest between two chips, each in its own process, over loopback TCP"),
+    "snapshot": ("sevref.cli.snapshot", "save a guest to a file, restore it, look into the file"),
     "why": ("sevref.cli.why", "the rules of a firmware command, in order"),
     "conform": ("sevref.cli.conform", "replay recorded firmware commands and compare every answer"),
     "serve": ("sevref.cli.serve", "the oracle for programs in other languages, over standard input and output"),
@@ -56,8 +60,9 @@ class CommandParser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
 
-def build_parser() -> CommandParser:
-    """The parser of the whole command line, without the options of any command."""
+def build_parser(names: Iterable[str] | None = None) -> CommandParser:
+    """The parser of the command line, without the options of any command. Only the commands ``names`` if given: making
+    a parser costs more than some commands do."""
     parser = CommandParser(
         prog="sevref",
         description="AMD SEV key management as a specification that runs.",
@@ -66,7 +71,8 @@ def build_parser() -> CommandParser:
     )
     parser.add_argument("--version", action="version", version=f"sevref {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (module, text) in COMMANDS.items():
+    for name in COMMANDS if names is None else names:
+        module, text = COMMANDS[name]
         commands.add_parser(name, module=module, help=text, description=text[0].upper() + text[1:] + ".")
     return parser
 
@@ -93,8 +99,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str] | None) -> int:
     args = argparse.Namespace()
+    words = sys.argv[1:] if argv is None else argv
     try:
-        build_parser().parse_args(argv, args)
+        build_parser(words[:1] if words[:1] and words[0] in COMMANDS else None).parse_args(words, args)
         return int(args.run(args))
     except SystemExit as stop:  # argparse: --help, --version or an error that it has printed
         return stop.code if isinstance(stop.code, int) else 2

@@ -7,18 +7,18 @@ content of a key or secret is never in it.
 from __future__ import annotations
 
 import argparse
-import base64
-import json
 import os
 import re
-import secrets
 import stat
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sevref.status import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: No file that a command reads is larger, in bytes; the largest are firmware images and kernels.
 FILE_LIMIT = 1 << 30
@@ -60,10 +60,15 @@ def base64_text(text: str | bytes, what: str, size: int | None = None) -> bytes:
     raw = b"".join((text.encode("ascii", "replace") if isinstance(text, str) else text).split())
     if len(raw) % 4 or not re.fullmatch(rb"[A-Za-z0-9+/]*={0,2}", raw):
         raise InputError(what, "base64 text", f"{len(raw)} characters that are not")
-    data = base64.b64decode(raw)
+    data = a2b_base64(raw)
     if size is not None and len(data) != size:
         raise InputError(what, f"base64 of {size} bytes", f"base64 of {len(data)} bytes")
     return data
+
+
+def to_base64(data: bytes) -> str:
+    """``data`` as base64 text in one line."""
+    return b2a_base64(data, newline=False).decode()
 
 
 def base64_file(path: str | os.PathLike[str], what: str, size: int | None = None) -> bytes:
@@ -136,6 +141,8 @@ def json_option(parser: argparse.ArgumentParser) -> None:
 def emit(args: argparse.Namespace, document: Mapping[str, Any], text: str) -> None:
     """Print the result: with ``--json`` the document (bytes as hex), otherwise the text."""
     if getattr(args, "json", False):
+        import json
+
         text = json.dumps(document, indent=2, default=_jsonable)
     print(text)
 
@@ -201,6 +208,8 @@ def _target(path: str | os.PathLike[str]) -> Path:
     if not stat.S_ISREG(mode):
         found = "a folder" if stat.S_ISDIR(mode) else "a special file"
         raise InputError(where, "a new name or a regular file", found)
+    from pathlib import Path
+
     final = Path(os.path.realpath(path))
     if not final.parent.is_dir():
         raise InputError(where, f"an existing folder {final.parent}", "none")
@@ -209,6 +218,8 @@ def _target(path: str | os.PathLike[str]) -> Path:
 
 def _beside(path: Path, kind: str) -> Path:
     """A name in the same folder that nobody else uses, short enough wherever ``path`` itself is."""
+    import secrets
+
     return path.with_name(f".sevref-{secrets.token_hex(8)}.{kind}")
 
 
