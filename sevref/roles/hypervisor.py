@@ -90,7 +90,7 @@ class Hypervisor:
         self._dirty_asids.add(asid)
 
     def make_room(self, handle: int, es: bool, ram_size: int, image_size: int, vmsas: int) -> GuestVm:
-        """Memory and a clean ASID for a guest that the firmware knows. RESOURCE_LIMIT, and nothing taken, without them."""
+        """Memory and a clean ASID for a guest that the firmware knows. RESOURCE_LIMIT, nothing taken, without them."""
         sizes = [ram_size, image_size] + [PAGE] * vmsas
         total = sum(map(_pages, sizes))
         self.free(self.allocate(total), total)  # RESOURCE_LIMIT before anything is taken

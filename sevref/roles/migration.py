@@ -346,6 +346,9 @@ class Incoming:
         except SevError as error:
             self.discard()
             yield Note(says=Said.REFUSED, status=error.status, transfer=head.session.nonce).pack()
+            # The sender listens when it has sent everything; closing before would cost it this answer.
+            while len((yield PACKET_SIZE)) == PACKET_SIZE:
+                pass
             raise
         except BaseException:
             self.discard()
