@@ -22,6 +22,8 @@ FLOORS = {
     "measurement": 2,
     "memory": 2,
     "tweaks": 2,
+    "caches": 2,
+    "rmp": 2,
     "boot": 2,
     "machine": 3,
     "firmware": 4,
