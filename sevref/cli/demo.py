@@ -1,9 +1,11 @@
-"""``sevref demo``: the story in a terminal, from AMD's root key to a secret inside a measured guest."""
+"""``sevref demo``: the story in a terminal, from AMD's root key to a guest that moves, is saved and stays unread."""
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from dataclasses import asdict
+from pathlib import Path
 
 from sevref.boot import build_firmware, cpu_signature, initial_vmsas, parse_footer
 from sevref.certs import (
@@ -24,6 +26,9 @@ from sevref.machine import Machine
 from sevref.measurement import AttestationReport, launch_digest, verify_attestation
 from sevref.policy import Policy
 from sevref.roles import GuestOwner, GuestVm, Hypervisor, PlatformOwner, SimulatedAmd
+from sevref.roles.channel import in_memory
+from sevref.roles.migration import Incoming, Outgoing
+from sevref.roles.snapshot import restore, save
 from sevref.status import InputError, SevError, Status
 from sevref.transport import (
     DISK_KEY_GUID,
@@ -38,6 +43,7 @@ from sevref.transport import (
 PROCESSORS = {"naples": (23, 1, 2), "rome": (23, 49, 0), "milan": (25, 1, 1), "genoa": (25, 17, 0)}
 DISK_KEY = b"disk key of the demonstration"
 VCPUS = 2
+PACKETS = ("SEND_UPDATE_DATA", "SEND_UPDATE_VMSA", "RECEIVE_UPDATE_DATA", "RECEIVE_UPDATE_VMSA")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed_bytes, metavar="HEX", help="the same seed tells the same story")
     json_option(parser)
     parser.description = (
-        "Simulated machines, firmware and parties go through a launch; then an attacker\n"
-        "tries what an attacker can. AMD's keys in it are test keys."
+        "Simulated machines, firmware and parties go through a launch, a migration and a\n"
+        "snapshot; then an attacker tries what an attacker can. AMD's keys in it are test keys."
     )
     parser.epilog = "example:\n  sevref demo --generation rome --es --seed 5eed"
     parser.set_defaults(run=run)
@@ -79,6 +85,9 @@ class Story(Recorder):
             image = build_firmware(label=b"guest of the demonstration")
             guest = self._launch(host, owner, opened, image)
             packet = self._secret(owner, guest, chain, image)
+            receiver, guest = self._migration(guest, image)
+            guest = self._snapshot(receiver, guest, image)
+            self._debugging(guest)
             self._attacks(host, chain, opened, image, guest, packet)
         except StoryEnds:
             return False
@@ -131,7 +140,7 @@ class Story(Recorder):
             lambda: _verified(chain, roots),
             lambda checks: f"{checks} checks, PDH to PEK to CEK to ASK to ARK",
         )
-        policy = Policy.make("NODBG", "NOKS", *(["ES"] if self.es else []), api=(0, 24))
+        policy = Policy.make("NODBG", "NOKS", "SEV", *(["ES"] if self.es else []), api=(0, 24))
         opened = self.act(
             "guest owner",
             "make a session",
@@ -191,6 +200,79 @@ class Story(Recorder):
         )
         return packet
 
+    def _migration(self, guest: GuestVm, image: bytes) -> tuple[Chain, GuestVm]:
+        """The guest leaves platform A for platform B, which owns itself; with B's chain."""
+        self.chapter = "5. The guest moves to platform B"
+        gpa = parse_footer(image).secret_area().base
+        other, amd = self._machine("platform B")
+        chip_id = self.drive(other.platform.get_id, {"GET_ID": lambda chip: f"chip {chip.hex()[:16]}..."})
+        exported = self.drive(other.platform.pdh_cert_export, {"PDH_CERT_EXPORT": "for the sender"})
+        cek = self.act("AMD", "certify the CEK", lambda: amd.certify(chip_id, exported.cek), "of platform B")
+        receiver = exported.replace(cek=cek, ask=amd.roots.ask, ark=amd.roots.ark)
+        forged = receiver.replace(pdh=_forged_pdh(self.seed))
+        self.drive(
+            lambda: guest.host.platform.send_start(guest.handle, forged),
+            {"SEND_START": "to the PDH of a man in the middle: the policy says SEV"},
+            Status.BAD_SIGNATURE,
+            "attacker",
+        )
+        outgoing, incoming = Outgoing(guest, roots=amd.roots), Incoming(other, receiver)
+        self.drive(
+            lambda: in_memory(outgoing.run(), incoming.run()),
+            {
+                "SEND_START": "TEK and TIK, new, wrapped for B's PDH",
+                "PDH_CERT_EXPORT": "A's PDH, for RECEIVE_START",
+                "RECEIVE_START": "a new VEK: the one of A never leaves A",
+                "SEND_FINISH": "the guest cannot run on A any more",
+                "RECEIVE_FINISH": "the guest runs on B",
+            },
+            fold=PACKETS,
+        )
+        assert incoming.vm is not None
+        moved = incoming.vm
+        self.act("guest", "read the secret area", lambda: _disk_key(moved, gpa), lambda key: f'"{key.decode()}"')
+        self.drive(guest.host.flush, {"DF_FLUSH": "A can use the ASID again"})
+        return receiver, moved
+
+    def _snapshot(self, own: Chain, guest: GuestVm, image: bytes) -> GuestVm:
+        """The guest sleeps in a file while platform B is without power; a new PDH would have ended it."""
+        self.chapter = "6. The guest is saved, and survives a power cycle"
+        gpa = parse_footer(image).secret_area().base
+        platform = guest.host.platform
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "guest"
+            self.drive(
+                lambda: save(guest, own, file, stop=True),
+                {"SEND_START": "to the platform's own PDH", "SEND_FINISH": "the file is complete"},
+                fold=PACKETS,
+            )
+            self.act("hypervisor", "cut the power", platform.machine.power_cycle, "memory keys are gone")
+            again = Hypervisor(platform)
+            self.drive(lambda: again.boot(self.es), {"INIT": "platform B, with the identity in its flash"})
+            back = self.drive(
+                lambda: restore(again, file),
+                {"RECEIVE_START": "the session in the file", "RECEIVE_FINISH": "the guest runs again"},
+                fold=PACKETS,
+            )
+            self.act("guest", "read the secret area", lambda: _disk_key(back, gpa), lambda key: f'"{key.decode()}"')
+            self.drive(platform.pdh_gen, {"PDH_GEN": "a new PDH: no older session opens any more"})
+            self.drive(
+                lambda: restore(again, file), {"RECEIVE_START": "the same file"}, Status.BAD_MEASUREMENT, "attacker"
+            )
+        return back
+
+    def _debugging(self, guest: GuestVm) -> None:
+        self.chapter = "7. The hypervisor asks for the guest's memory"
+        for name in ("dbg_decrypt", "dbg_encrypt"):
+            self.drive(
+                lambda name=name: getattr(guest.host.platform, name)(
+                    guest.handle, guest.ram_paddr, guest.ram_paddr, 4096
+                ),  # type: ignore[misc]
+                {name.upper(): "the policy says NODBG"},
+                Status.POLICY_FAILURE,
+                "attacker",
+            )
+
     def _attacks(
         self,
         host: Hypervisor,
@@ -200,7 +282,7 @@ class Story(Recorder):
         guest: GuestVm,
         packet: tuple[PacketHeader, bytes],
     ) -> None:
-        self.chapter = "5. What an attacker tried"
+        self.chapter = "8. What an attacker tried"
         attack, platform = "attacker", host.platform
         gpa = parse_footer(image).secret_area().base
         roots = SimulatedAmd(self.generation).roots
@@ -239,15 +321,13 @@ class Story(Recorder):
         )
         self._wrong_image(host, chain, owner)
         self._replay(host, opened, image, packet)
-        other, _ = self._machine("platform B")
-        self.drive(other.platform.get_id, {"GET_ID": lambda chip: f"chip {chip.hex()[:16]}..."})
         self.drive(
-            lambda: other.platform.launch_start(opened.policy, opened.godh, opened.session),
+            lambda: guest.host.platform.launch_start(opened.policy, opened.godh, opened.session),
             {"LAUNCH_START": "the session, replayed on platform B"},
             Status.BAD_MEASUREMENT,
             attack,
         )
-        self.act(attack, "overwrite a memory block", lambda: _overwrite(host, guest, gpa), "of the running guest")
+        self.act(attack, "overwrite a memory block", lambda: _overwrite(guest, gpa), "of the running guest")
         self.act(
             "guest",
             "read the secret area",
@@ -321,8 +401,8 @@ def _ciphertext(guest: GuestVm, gpa: int) -> bytes:
     return data
 
 
-def _overwrite(host: Hypervisor, guest: GuestVm, gpa: int) -> None:
-    host.platform.machine.dram.write(guest.paddr(gpa), bytes(16))
+def _overwrite(guest: GuestVm, gpa: int) -> None:
+    guest.host.platform.machine.dram.write(guest.paddr(gpa), bytes(16))
 
 
 def _noise(guest: GuestVm, gpa: int) -> None:

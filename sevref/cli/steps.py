@@ -67,8 +67,10 @@ class Recorder:
         notes: Mapping[str, str | Callable[[T], str]] | None = None,
         expected: Status = Status.SUCCESS,
         party: str = "hypervisor",
+        fold: tuple[str, ...] = (),
     ) -> T:
-        """Commands to the firmware: each one in the log is a step that has to end with ``expected``."""
+        """Commands to the firmware: each one in the log is a step that has to end with ``expected``, where the commands
+        of ``fold`` that succeed are one step together, in the place of the first."""
         start, result = len(self.log), None
         status = Status.SUCCESS
         try:
@@ -78,6 +80,11 @@ class Recorder:
         exchanges = self.log[start:]
         for exchange in exchanges:
             note = (notes or {}).get(exchange.message, exchange.note)
+            if exchange.message in fold and exchange.status is Status.SUCCESS:
+                alike = [other for other in exchanges if other.message == exchange.message]
+                if exchange is not alike[0]:
+                    continue
+                note = f"{len(alike)} packets"
             text = note if isinstance(note, str) else note(result) if status is Status.SUCCESS else ""  # type: ignore[arg-type]
             assert exchange.status is not None
             self._write(party, exchange.message, exchange.status.name, expected, text)

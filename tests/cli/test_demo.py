@@ -15,6 +15,8 @@ GOOD = "SUCCESS"
 # party, command, status; VMSA marks the two commands of an SEV-ES guest
 VMSA = [(HYPERVISOR, "LAUNCH_UPDATE_VMSA", GOOD)] * 2
 ATTACKERS_VMSA = [(ATTACKER, "LAUNCH_UPDATE_VMSA", GOOD)] * 2
+SENT_VMSA = [(HYPERVISOR, "SEND_UPDATE_VMSA", GOOD)]
+RECEIVED_VMSA = [(HYPERVISOR, "RECEIVE_UPDATE_VMSA", GOOD)]
 STORY = [
     (HYPERVISOR, "INIT", GOOD),
     (HYPERVISOR, "DF_FLUSH", GOOD),
@@ -42,6 +44,50 @@ STORY = [
     (HYPERVISOR, "read the same bytes", GOOD),
     (HYPERVISOR, "ATTESTATION", GOOD),
     (OWNER, "verify the report", GOOD),
+    # 5: to platform B
+    (HYPERVISOR, "INIT", GOOD),
+    (HYPERVISOR, "DF_FLUSH", GOOD),
+    (HYPERVISOR, "GET_ID", GOOD),
+    (HYPERVISOR, "PDH_CERT_EXPORT", GOOD),
+    ("AMD", "certify the CEK", GOOD),
+    (ATTACKER, "SEND_START", "BAD_SIGNATURE"),  # to a key of its own
+    (HYPERVISOR, "SEND_START", GOOD),
+    (HYPERVISOR, "PDH_CERT_EXPORT", GOOD),
+    (HYPERVISOR, "SEND_UPDATE_DATA", GOOD),
+    (HYPERVISOR, "RECEIVE_START", GOOD),
+    (HYPERVISOR, "ACTIVATE", GOOD),
+    (HYPERVISOR, "RECEIVE_UPDATE_DATA", GOOD),
+    *SENT_VMSA,
+    *RECEIVED_VMSA,
+    (HYPERVISOR, "SEND_FINISH", GOOD),
+    (HYPERVISOR, "RECEIVE_FINISH", GOOD),
+    (HYPERVISOR, "DEACTIVATE", GOOD),
+    (HYPERVISOR, "DECOMMISSION", GOOD),
+    (GUEST, "read the secret area", GOOD),
+    (HYPERVISOR, "DF_FLUSH", GOOD),
+    # 6: a snapshot
+    (HYPERVISOR, "SEND_START", GOOD),
+    (HYPERVISOR, "PDH_CERT_EXPORT", GOOD),
+    (HYPERVISOR, "SEND_UPDATE_DATA", GOOD),
+    *SENT_VMSA,
+    (HYPERVISOR, "SEND_FINISH", GOOD),
+    (HYPERVISOR, "DEACTIVATE", GOOD),
+    (HYPERVISOR, "DECOMMISSION", GOOD),
+    (HYPERVISOR, "cut the power", GOOD),
+    (HYPERVISOR, "INIT", GOOD),
+    (HYPERVISOR, "DF_FLUSH", GOOD),
+    (HYPERVISOR, "RECEIVE_START", GOOD),
+    (HYPERVISOR, "ACTIVATE", GOOD),
+    (HYPERVISOR, "RECEIVE_UPDATE_DATA", GOOD),
+    *RECEIVED_VMSA,
+    (HYPERVISOR, "RECEIVE_FINISH", GOOD),
+    (GUEST, "read the secret area", GOOD),
+    (HYPERVISOR, "PDH_GEN", GOOD),
+    (ATTACKER, "RECEIVE_START", "BAD_MEASUREMENT"),  # the same file after it
+    # 7: NODBG
+    (ATTACKER, "DBG_DECRYPT", "POLICY_FAILURE"),
+    (ATTACKER, "DBG_ENCRYPT", "POLICY_FAILURE"),
+    # 8
     (OWNER, "verify the chain", "INVALID_CERTIFICATE"),  # not AMD's real root
     (OWNER, "verify the chain", "BAD_SIGNATURE"),  # another PDH
     (ATTACKER, "LAUNCH_START", "BAD_MEASUREMENT"),  # another policy
@@ -60,9 +106,6 @@ STORY = [
     *ATTACKERS_VMSA,
     (ATTACKER, "LAUNCH_MEASURE", GOOD),
     (ATTACKER, "LAUNCH_SECRET", "BAD_MEASUREMENT"),  # of the first launch
-    (HYPERVISOR, "INIT", GOOD),
-    (HYPERVISOR, "DF_FLUSH", GOOD),
-    (HYPERVISOR, "GET_ID", GOOD),
     (ATTACKER, "LAUNCH_START", "BAD_MEASUREMENT"),  # on another platform
     (ATTACKER, "overwrite a memory block", GOOD),
     (GUEST, "read the secret area", GOOD),
@@ -80,7 +123,7 @@ def test_the_story(cli, generation, es):
     assert (done.code, done.err) == (0, "")
     document = json.loads(done.out)
     assert document["ok"] is True
-    assert rows(document) == [row for row in STORY if es or row[1] != "LAUNCH_UPDATE_VMSA"]
+    assert rows(document) == [row for row in STORY if es or not row[1].endswith("_UPDATE_VMSA")]
     assert all(step["note"] for step in document["steps"] if step["status"] != GOOD)
     assert {"party", "command", "status", "note"} <= set(document["steps"][0])
 
@@ -88,16 +131,20 @@ def test_the_story(cli, generation, es):
 def test_text(cli):
     done = cli("demo", "--seed", "00")
     assert (done.code, done.err) == (0, "")
-    assert done.out.endswith("\nAll 47 steps ended as they should; 9 of them were refused.\n")
+    assert done.out.endswith("\nAll 80 steps ended as they should; 13 of them were refused.\n")
     assert re.findall(r"^\d\..*", done.out, re.M) == [
         "1. A milan platform gets its identity and an owner",
         "2. The guest owner verifies the platform and opens a session",
         "3. Launch: the guest is encrypted and measured",
         "4. A disk key reaches the guest",
-        "5. What an attacker tried",
+        "5. The guest moves to platform B",
+        "6. The guest is saved, and survives a power cycle",
+        "7. The hypervisor asks for the guest's memory",
+        "8. What an attacker tried",
     ]
     assert 'SUCCESS              "disk key of the demonstration"' in done.out
-    assert "0x18000003 (NODBG NOKS, API >= 0.24)" in done.out
+    assert "0x18000023 (NODBG NOKS SEV, API >= 0.24)" in done.out
+    assert "SEND_UPDATE_DATA           SUCCESS              68 packets" in done.out
     assert "test key" in done.out
     assert max(map(len, done.out.splitlines())) <= 120
 
