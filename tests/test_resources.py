@@ -34,7 +34,10 @@ print(json.dumps({
     "notebooks": str(notebooks),
     "marker": str(resources.data_path("tests", "marker.json")),
     "read": resources.read_json("tests/marker.json"),
-    "files": sorted(f"{d.name}/{p.relative_to(d)}" for d in (data, notebooks) for p in d.rglob("*") if p.is_file()),
+    "files": sorted(
+        f"{d.name}/{p.relative_to(d)}" for d in (data, notebooks) for p in d.rglob("*")
+        if p.is_file() and p.parent.name != "__pycache__"  # pip compiles the example client
+    ),
     "error": error,
 }))
 """

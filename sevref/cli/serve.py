@@ -23,7 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "example:\n"
-        """  printf '%s\\n' '{"op":"create"}' '{"op":"cmd","cmd":"PLATFORM_STATUS"}' | sevref serve --stdio"""
+        "  sevref serve --stdio --record session.json < requests.jsonl\n\n"
+        """A line of requests.jsonl: {"op": "create"}, then {"op": "cmd", "cmd": "PLATFORM_STATUS"}."""
     )
     parser.add_argument("--stdio", action="store_true", required=True, help="talk over standard input and output")
     parser.add_argument("--record", metavar="FILE", help="write the session as a trace when the input ends")
