@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sevref.boot.footer import SVSM_INFO, SvsmInfo, parse_footer
@@ -111,6 +112,13 @@ class Prediction(NamedTuple):
     steps: tuple[Step, ...]
 
 
+# a search plans thousands of guests that have a few images and pages in common
+_footer = lru_cache(maxsize=64)(lambda image, farthest: parse_footer(image, farthest=farthest))
+_metadata = lru_cache(maxsize=64)(parse_metadata)
+_page = lru_cache(maxsize=1024)(build_vmsa)
+_page_digest = lru_cache(maxsize=1024)(lambda page: hashlib.sha384(page).digest())
+
+
 # ---------------------------------------------------------------------------------------------- what enters
 
 
@@ -169,7 +177,7 @@ def plan(guest: Guest) -> tuple[bytes | None, list[Piece], tuple[bytes, bytes] |
     if guest.mode == "snp":
         parts += _sections(guest)
     elif guest.kernel is not None:
-        area = parse_footer(guest.firmware, farthest=guest.peer).hashes_area()
+        area = _footer(guest.firmware, guest.peer).hashes_area()
         _require_room(area.size)
         parts.append(Piece("kernel hashes", PageType.NORMAL, area.base, 1, guest.kernel.table()))
     return guest.ovmf_hash, parts, None if guest.mode == "sev" else _vmsas(guest)
@@ -186,7 +194,7 @@ def _require_room(size: int) -> None:
 
 def _sections(guest: Guest) -> Iterator[Piece]:
     vmm = VMMS[guest.vmm]
-    sections = parse_metadata(guest.firmware)
+    sections = _metadata(guest.firmware)
     if guest.kernel is not None and all(section.type != SectionType.KERNEL_HASHES for section in sections):
         found = "none: this firmware does not check what it starts"
         raise InputError(f"{guest.firmware.name}: SNP metadata", "a section of kernel hashes (type 0x10)", found)
@@ -198,7 +206,7 @@ def _sections(guest: Guest) -> Iterator[Piece]:
         if section.type == SectionType.KERNEL_HASHES and guest.kernel is not None:
             if section.size != PAGE:
                 raise InputError("SNP metadata: section of kernel hashes", f"{PAGE} bytes", f"{section.size} bytes")
-            area = parse_footer(guest.firmware, farthest=guest.peer).hashes_area()
+            area = _footer(guest.firmware, guest.peer).hashes_area()
             _require_room(area.size)
             kind, page = PageType.NORMAL, guest.kernel.page(area.base)
         name = SectionType(section.type).name
@@ -231,11 +239,11 @@ def _vmsas(guest: Guest) -> tuple[bytes, bytes]:
     features = guest.features
     if features is None or (guest.peer and guest.mode == "seves"):
         features = int(guest.snp)
-    reset = parse_footer(guest.firmware, farthest=guest.peer).reset_address()
+    reset = _footer(guest.firmware, guest.peer).reset_address()
     how: dict[str, Any] = {"vcpu_sig": guest.vcpu_sig, "sev_features": features, "fpu": guest.fpu, "vmm": guest.vmm}
     # an application processor that starts at the reset vector looks like the boot processor to sev-snp-measure
     ap = None if guest.peer else True
-    return build_vmsa(RESET_VECTOR, application=False, **how), build_vmsa(reset, application=ap, **how)
+    return _page(RESET_VECTOR, application=False, **how), _page(reset, application=ap, **how)
 
 
 def _as_measured(page: bytes) -> bytes:
@@ -256,14 +264,14 @@ def _svsm(guest: Guest, parts: list[Piece]) -> tuple[list[Piece], tuple[bytes, b
     end = FOUR_GIB - guest.firmware.size - guest.vars_size
     if svsm.size > end:
         raise InputError(f"{svsm.name}: size", f"at most {end} bytes below the firmware", f"{svsm.size} bytes")
-    entry = parse_footer(svsm, farthest=guest.peer).find(SVSM_INFO)
+    entry = _footer(svsm, guest.peer).find(SVSM_INFO)
     if entry is None:
         raise InputError(f"{svsm.name}: firmware table", "an SVSM info entry", "none")
     offset = SvsmInfo.parse(entry.data, where=f"{svsm.name}: SVSM info").entry
     if offset >= svsm.size:
         raise InputError(f"{svsm.name}: SVSM info", f"an entry point below {svsm.size}", offset)
     parts.append(_image_piece("svsm", svsm, end))
-    for section in parse_metadata(svsm):
+    for section in _metadata(svsm):
         kind = SectionType(section.type)
         parts.append(Piece(f"section {kind.name}", _SECTION_PAGES[kind], section.gpa, section.size // PAGE, None))
     fpu = "peer-svsm" if guest.peer else guest.fpu
@@ -314,12 +322,13 @@ class SnpChain:
         if piece.content is None:
             zero = bytes(48)
             return (zero for _ in range(piece.pages))
-        return (hashlib.sha384(piece.content).digest(),)
+        return (_page_digest(piece.content),)
 
     def digest(self, state: bytes) -> bytes:
         return state
 
 
+@lru_cache
 def _middle(page_type: PageType) -> bytes:
     """The bytes of ``PageInfo`` between the page's contents and its address."""
     return PageInfo(page_type=page_type).pack()[0x60:0x68]

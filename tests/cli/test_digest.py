@@ -102,7 +102,7 @@ def test_json(cli):
     assert document["digest"] == EXPECTED["ld-05"]
     trace = TRACES["ld-05"]
     assert [step["digest_after"] for step in document["steps"]] == [step["ld"] for step in trace]
-    kinds = "NORMAL ZERO ZERO SECRETS CPUID ZERO NORMAL ZERO VMSA".split()
+    kinds = ["NORMAL", "ZERO", "ZERO", "SECRETS", "CPUID", "ZERO", "NORMAL", "ZERO", "VMSA"]
     assert [step["page_type"] for step in document["steps"]] == kinds
     assert [step["gpa"] for step in document["steps"]] == [
         *(0xFFFFF000, 0x800000, 0x80A000, 0x80D000, 0x80E000, 0x80F000, 0x810000, 0x811000, 0xFFFFFFFFF000)
