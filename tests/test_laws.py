@@ -24,6 +24,8 @@ FLOORS = {
     "tweaks": 2,
     "caches": 2,
     "rmp": 2,
+    "caches": 2,
+    "rmp": 2,
     "boot": 2,
     "machine": 3,
     "firmware": 4,
@@ -37,6 +39,7 @@ FLOORS = {
     "serve": 7,
     "explain": 7,
     "cli": 8,
+    "site": 8,
 }
 #: rooms of one floor that may use each other, and in which direction
 BESIDE = {
@@ -53,6 +56,7 @@ BESIDE = {
     ("serve", "traces"),
     ("serve", "conform"),
     ("show", "attacks"),
+    ("site", "cli"),
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "_share" not in path.parts)
 
