@@ -139,14 +139,14 @@ def why_table(command: str, status: str = "") -> Table:
     rows = [
         {
             "": rule.order,
-            "if not": rule.rule,
+            "rule": rule.rule,
             "status": code(rule.status.name, f"0x{rule.status:02X}: {rule.status.meaning}"),
             "fact sheet": rule.sheet,
         }
         for rule in chosen
     ]
     name = command.upper()
-    return table(rows, f"{name}: {len(rows)} of {len(rules(name))} rules", ["", "if not", "status", "fact sheet"])
+    return table(rows, f"{name}: {len(rows)} of {len(rules(name))} rules", ["", "rule", "status", "fact sheet"])
 
 
 def who_answers(status: str) -> list[str]:
@@ -173,7 +173,7 @@ def why_panel() -> Panel:
         if not status:
             raise InputError("choice", "a command, a status, or both", "neither")
         rows = [
-            {"command": code(name), "": rule.order, "if not": rule.rule, "fact sheet": rule.sheet}
+            {"command": code(name), "": rule.order, "rule": rule.rule, "fact sheet": rule.sheet}
             for name in BY_NAME
             for rule in rules(name)
             if rule.status.name == status

@@ -31,9 +31,9 @@ PAGE, MEMORY, HOST = 0x1000, 0x100000, 0x110000
 _PLATFORMS = {
     "own": ("Example", (0, 24, 15), True),
     "same owner": ("Example", (0, 24, 15), True),
-    "another owner": ("Other", (0, 24, 15), True),
-    "same owner, API 0.17": ("Example", (0, 17, 48), True),
-    "same owner, no SEV-ES": ("Example", (0, 24, 15), False),
+    "other owner": ("Other", (0, 24, 15), True),
+    "API 0.17": ("Example", (0, 17, 48), True),
+    "no SEV-ES": ("Example", (0, 24, 15), False),
 }
 NEIGHBOURS = tuple(_PLATFORMS)[1:]
 #: the columns of the notebook's matrix
@@ -103,16 +103,16 @@ class Column:
         assert chain.pdh is not None
         opened = Session.create(chain.pdh, policy, rng=SeededRandom(SEED, "guest owner"))
         tek, tik = opened.tek, opened.tik
-        if self._ask("LAUNCH_START", lambda: p.launch_start(policy, opened.godh, opened.session)):
+        if self._ask("LAUNCH_START: with a session", lambda: p.launch_start(policy, opened.godh, opened.session)):
             handle = 1
         else:  # the rest with a guest that has no session
             handle, tek, tik = p.launch_start(policy), bytes(16), bytes(16)
-        self._ask("LAUNCH_START without a session", lambda: p.launch_start(policy))
-        self._ask("the same, strict_policy", lambda: _boot("own", strict=True).launch_start(policy))
-        self._ask("the same, no SEV-ES here", lambda: _boot("same owner, no SEV-ES").launch_start(policy))
-        self._ask("LAUNCH_START, sharing a key", lambda: p.launch_start(policy, handle=handle))
-        low = self._ask("ACTIVATE, ASID 5", lambda: p.activate(handle, 5))
-        self._ask("ACTIVATE, ASID 105", lambda: p.activate(handle, 105))
+        self._ask("LAUNCH_START: no session", lambda: p.launch_start(policy))
+        self._ask("LAUNCH_START: strict_policy", lambda: _boot("own", strict=True).launch_start(policy))
+        self._ask("LAUNCH_START: no SEV-ES here", lambda: _boot("no SEV-ES").launch_start(policy))
+        self._ask("LAUNCH_START: shared key", lambda: p.launch_start(policy, handle=handle))
+        low = self._ask("ACTIVATE: ASID 5", lambda: p.activate(handle, 5))
+        self._ask("ACTIVATE: ASID 105", lambda: p.activate(handle, 105))
         asid = 5 if low else 105
         self._launch(p, handle, tek, tik)
         p.machine.vcpu(asid).write(MEMORY, b"the guest's own data".ljust(64, b"."))
@@ -154,17 +154,17 @@ class Column:
         # the best that it can do: a genuine platform's certificates around a PDH of its own
         targets["anybody's key"] = targets[NEIGHBOURS[0]].replace(pdh=attackers_key()[1])
         for name, chain in targets.items():
-            if self._ask(f"SEND_START → {name}", partial(p.send_start, handle, chain)):
+            if self._ask(f"SEND_START: {name}", partial(p.send_start, handle, chain)):
                 p.send_cancel(handle)
         for name in (*NEIGHBOURS[1:], NEIGHBOURS[0]):
-            if self.replies[f"SEND_START → {name}"].status is Status.SUCCESS:
+            if self.replies[f"SEND_START: {name}"].status is Status.SUCCESS:
                 self._receive(p, handle, name, full=name == NEIGHBOURS[0])
 
     def _receive(self, p: Platform, handle: int, name: str, *, full: bool) -> None:
         to, mine = _boot(name), _prepared("own")[1].pdh
         assert mine is not None
         policy, session = p.send_start(handle, _prepared(name)[1])
-        received = self._ask(f"RECEIVE_START on {name}", lambda: to.receive_start(policy, mine, session))
+        received = self._ask(f"RECEIVE_START: {name}", lambda: to.receive_start(policy, mine, session))
         if not (full and received):
             p.send_cancel(handle)
             return
@@ -190,9 +190,9 @@ def policy_matrix(policies: dict[str, Policy] | None = None) -> Matrix:
 
 def policy_panel() -> Panel:
     """Every bit of the policy as a switch. Controls: the names of the bits, ``reserved`` (bit 6), ``api`` (minor)."""
-    controls = {name: widgets.tick(f"{name}: {meaning}") for name, meaning in BITS.values()}
+    controls = {name: widgets.tick(name, tooltip=meaning) for name, meaning in BITS.values()}
     controls["NODBG"].value = True
-    controls["reserved"] = widgets.tick("bit 6: reserved, must be zero")
+    controls["reserved"] = widgets.tick("bit 6", tooltip="reserved: must be zero")
     versions = [("none", (0, 0)), ("0.17", (0, 17)), ("0.24", (0, 24)), ("0.25", (0, 25))]
     controls["api"] = widgets.choice("API minimum", versions, (0, 0))
 

@@ -93,7 +93,7 @@ class Trial:
             self.handle = platform.launch_start(POLICY)
         platform.activate(self.handle, ASID)
         if state is not GuestState.RUPDATE:
-            platform.launch_update_data(self.handle, MEMORY, PAGE)
+            platform.launch_update_data(self.handle, MEMORY, 256)
             platform.launch_update_vmsa(self.handle, MEMORY + PAGE)
         self.entry = platform.swap_out(self.handle, MEMORY, HOST)
         if state not in (GuestState.LUPDATE, GuestState.RUPDATE):
@@ -105,9 +105,13 @@ class Trial:
         if state is GuestState.SENT:
             platform.send_finish(self.handle)
 
+    def give(self, command: str) -> Any:
+        """Issue the command. ``SevError`` as the firmware answers."""
+        return self._requests()[command]()
+
     def ask(self, command: str) -> Reply:
         """Issue the command; the answer."""
-        return ask(self._requests()[command])
+        return ask(partial(self.give, command))
 
     def _packet(self, context: int, size: int, trailer: bytes = b"") -> tuple[PacketHeader, bytes]:
         return make_packet(self.tek, self.tik, context, bytes(size), iv=bytes(16), trailer=trailer)

@@ -75,36 +75,33 @@ def test_reply_of_a_call() -> None:
 # Sheet 20, section 2.6 and the tables of checks it points to.
 DIFFERS = {
     "NODBG": {"DBG_DECRYPT": "POLICY_FAILURE", "DBG_ENCRYPT": "POLICY_FAILURE"},
-    "NOKS": {"LAUNCH_START, sharing a key": "POLICY_FAILURE"},
+    "NOKS": {"LAUNCH_START: shared key": "POLICY_FAILURE"},
     "ES": {
-        "the same, no SEV-ES here": "UNSUPPORTED",
-        "ACTIVATE, ASID 5": "SUCCESS",
-        "ACTIVATE, ASID 105": "ACTIVE",
+        "LAUNCH_START: no SEV-ES here": "UNSUPPORTED",
+        "ACTIVATE: ASID 5": "SUCCESS",
+        "ACTIVATE: ASID 105": "ACTIVE",
         "LAUNCH_UPDATE_VMSA": "SUCCESS",
-        "RECEIVE_START on same owner, no SEV-ES": "UNSUPPORTED",
+        "RECEIVE_START: no SEV-ES": "UNSUPPORTED",
         "SEND_UPDATE_VMSA": "SUCCESS",
         "RECEIVE_UPDATE_VMSA": "SUCCESS",
     },
     "DOMAIN": {
-        "SEND_START → another owner": "POLICY_FAILURE",
-        "SEND_START → anybody's key": "BAD_SIGNATURE",
-        "RECEIVE_START on another owner": "-",
+        "SEND_START: other owner": "POLICY_FAILURE",
+        "SEND_START: anybody's key": "BAD_SIGNATURE",
+        "RECEIVE_START: other owner": "-",
     },
-    "SEV": {"SEND_START → anybody's key": "BAD_SIGNATURE"},
-    "API 0.24": {"RECEIVE_START on same owner, API 0.17": "POLICY_FAILURE"},
+    "SEV": {"SEND_START: anybody's key": "BAD_SIGNATURE"},
+    "API 0.24": {"RECEIVE_START: API 0.17": "POLICY_FAILURE"},
     "SEV, API 0.24": {
-        "SEND_START → anybody's key": "BAD_SIGNATURE",
-        "SEND_START → same owner, API 0.17": "POLICY_FAILURE",
-        "RECEIVE_START on same owner, API 0.17": "-",
+        "SEND_START: anybody's key": "BAD_SIGNATURE",
+        "SEND_START: API 0.17": "POLICY_FAILURE",
+        "RECEIVE_START: API 0.17": "-",
     },
 }
 REFUSED = {
-    "LAUNCH_START": "POLICY_FAILURE",
-    "the same, strict_policy": "POLICY_FAILURE",
-    **{
-        f"RECEIVE_START on {name}": "POLICY_FAILURE"
-        for name in ("same owner", "another owner", "same owner, API 0.17", "same owner, no SEV-ES")
-    },
+    "LAUNCH_START: with a session": "POLICY_FAILURE",
+    "LAUNCH_START: strict_policy": "POLICY_FAILURE",
+    **{f"RECEIVE_START: {name}": "POLICY_FAILURE" for name in ("same owner", "other owner", "API 0.17", "no SEV-ES")},
     **dict.fromkeys(("SEND_UPDATE_DATA", "RECEIVE_UPDATE_DATA", "SEND_UPDATE_VMSA", "RECEIVE_FINISH"), "-"),
 }
 
@@ -118,7 +115,7 @@ def test_policy_matrix() -> None:
 
     plain = {row: name(row, "no bit") for row in found.rows}
     assert [row for row, status in plain.items() if status != "SUCCESS"] == [
-        "ACTIVATE, ASID 5",
+        "ACTIVATE: ASID 5",
         "LAUNCH_UPDATE_VMSA",
         "SEND_UPDATE_VMSA",
         "RECEIVE_UPDATE_VMSA",
@@ -140,7 +137,7 @@ def test_policy_panel() -> None:
     panel.set("reserved", False)
     panel.set("NOKS", True)
     lines = panel.value_text.splitlines()
-    assert len(lines) == 3 and lines[2].split() == ["LAUNCH_START,", "sharing", "a", "key", "ok", "policy", "failure"]
+    assert len(lines) == 3 and lines[2].split() == ["LAUNCH_START:", "shared", "key", "ok", "policy", "failure"]
 
 
 def test_the_attackers_key_opens_what_is_sent_to_it() -> None:
