@@ -111,10 +111,10 @@ def read_digest(text: str, size: int) -> list[Reading]:
     return found + [Reading(_also(r.text, "its bytes in reverse order"), r.value[::-1]) for r in found]
 
 
-def read_measurement(text: str) -> list[Reading]:
+def read_measurement(text: str, what: str = "measurement") -> list[Reading]:
     """Ways to read the output of LAUNCH_MEASURE; intended is base64 of measurement (32 bytes) and nonce (16 bytes)."""
     found: list[Reading] = []
-    for how, data in _decoded(text, "measurement"):
+    for how, data in _decoded(text, what):
         if len(data) == 48:
             found.append(Reading(how, data[:32], data[32:]))
             found.append(Reading(_also(how, "nonce and measurement swapped"), data[16:], data[:16]))
@@ -124,8 +124,9 @@ def read_measurement(text: str) -> list[Reading]:
             found.append(Reading(_also(how, "measurement in reverse byte order"), data[31::-1], data[32:]))
         elif len(data) == 32:
             found.append(Reading(_also(how, "a launch digest given as measurement"), data))
-    found.sort(key=lambda reading: reading.text != "")
-    return found
+    if not found:
+        raise InputError(what, "48 bytes, or a digest of 32", "another size")
+    return sorted(found, key=lambda reading: reading.text != "")
 
 
 def _decoded(text: str, what: str) -> list[tuple[str, bytes]]:

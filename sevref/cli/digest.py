@@ -14,7 +14,7 @@ from sevref.boot.footer import parse_footer
 from sevref.boot.hashes import KernelHashes, cmdline_bytes
 from sevref.boot.image import PAGE, Image
 from sevref.boot.vmsa import CPU_MODELS, FPU, VMMS, cpu_signature, signature_of
-from sevref.cli import common
+from sevref.cli import common, explaining
 from sevref.status import InputError
 
 EXAMPLE = """\
@@ -76,6 +76,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="reproduce sev-snp-measure 0.0.13 where it is wrong: see sevref.boot.Guest",
     )
+    ours.add_argument("--explain", metavar="OBSERVED", help="the observed digest: say what would have produced it")
+    explaining.options(ours)
     ours.add_argument("--compare", metavar="JSON", help="output of another digest --json: name the first other step")
     common.json_option(parser)
     parser.set_defaults(run=run)
@@ -95,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
     code = 0
     if args.compare is not None:
         code = compare(args.compare, found, document, lines)
+    if args.explain is not None:
+        code = max(code, explain(args, guest, found, document, lines))
     if args.dump_vmsa:
         dump(guest)
     common.emit(args, document, "\n".join(lines))
@@ -204,6 +208,22 @@ def compare(path: str, found: Prediction, document: dict[str, Any], lines: list[
     document["first_difference"] = difference
     lines.append(f"first difference to {path}: {difference}" if difference else f"every step is that of {path}")
     return 0 if difference is None else 1
+
+
+def explain(
+    args: argparse.Namespace, guest: Guest, found: Prediction, document: dict[str, Any], lines: list[str]
+) -> int:
+    """Say what would have produced the observed digest; the exit code."""
+    from sevref.boot.explain import read_digest
+
+    if args.mode == "snp:ovmf-hash":
+        raise InputError("--explain", "a mode of guests", args.mode)
+    readings = read_digest(args.explain, len(found.digest))
+    boot = {"kernel": args.kernel, "initrd": args.initrd, "cmdline": args.append}
+    result = explaining.search(args, guest, readings, None, **boot)
+    document["match"] = result.as_configured
+    explaining.report(result, document, lines)
+    return 0 if result.as_configured else 1
 
 
 def dump(guest: Guest) -> None:

@@ -7,17 +7,20 @@
 from __future__ import annotations
 
 import argparse
-import base64
-from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any
 
-from sevref.cli import common
-from sevref.measurement import MeasurementBlob, launch_digest, launch_measurement
+from sevref.boot.digest import predict
+from sevref.cli import common, explaining, launch
+from sevref.cli.launch import Launch, version_options
+from sevref.measurement import MeasurementBlob, launch_measurement
 from sevref.status import InputError
 from sevref.transport import TransportKeys
 
+__all__ = ["configure", "key_options", "read_blob", "read_keys", "version_options"]
+
 BUILD_EXAMPLE = """\
-The launch digest is SHA-256 of the firmware image as it is. Printed is base64 of the measurement
+The launch digest is SHA-256 of the firmware image as it is, then of the table of hashes if a kernel is given, then
+of the register page of every vCPU if the policy asks for SEV-ES. Printed is base64 of the measurement
 (32 bytes) and the nonce (16 bytes), as LAUNCH_MEASURE puts them out.
 
 example:
@@ -27,11 +30,12 @@ example:
 
 VERIFY_EXAMPLE = """\
 MEASUREMENT is base64 of the 48 bytes that LAUNCH_MEASURE puts out: libvirt's sev-measurement, QEMU's
-query-sev-launch-measure. Exit code 0: the guest is the expected one; 1: it is not.
+query-sev-launch-measure. Exit code 0: the guest is the expected one; 1: it is not. With --explain the mistakes
+that people make are tried then. A secret is written only for the expected guest.
 
 example:
   sevref measurement verify --measurement "$MEASUREMENT" --api-major 0 --api-minor 24 --build-id 15 \\
-      --policy 1 --tk vm_tk.bin --firmware OVMF.fd
+      --policy 5 --tk vm_tk.bin --firmware OVMF.fd --num-cpus 4 --cpu-family 25 --cpu-model 1 --cpu-stepping 1
 """
 
 
@@ -39,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add ``build`` and ``verify``."""
     commands = common.subcommands(parser)
     build = commands.add_parser("build", help="compute the expected measurement", epilog=BUILD_EXAMPLE)
-    launch_options(build)
+    launch.options(build)
     build.add_argument("--tik", required=True, metavar="FILE", help="file of the 16-byte TIK")
     nonce = build.add_mutually_exclusive_group(required=True)
     nonce.add_argument(
@@ -52,33 +56,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verify = commands.add_parser(
         "verify", help="check a measurement against what should be running", epilog=VERIFY_EXAMPLE
     )
-    verify.add_argument("--measurement", required=True, metavar="BASE64", help="measurement, nonce: 48 bytes")
-    launch_options(verify)
+    verify.add_argument("--measurement", metavar="BASE64", help="measurement, nonce: 48 bytes")
+    launch.options(verify)
     key_options(verify)
+    launch.processor_options(verify)
+    verify.add_argument("--explain", action="store_true", help="if it does not match, say what would")
+    explaining.options(verify)
+    secret = verify.add_argument_group("a secret for the expected guest")
+    secret.add_argument(
+        "--inject-secret",
+        action="append",
+        default=[],
+        metavar="NAME:FILE",
+        help="GUID or luks-key, and the file that holds the secret; may be given several times",
+    )
+    secret.add_argument("--secret-header", metavar="FILE", help="write the packet's header there, base64")
+    secret.add_argument("--secret-payload", metavar="FILE", help="write the encrypted table there, base64")
+    secret.add_argument("--secret-qmp", metavar="FILE", help="write QEMU's command sev-inject-launch-secret there")
     common.json_option(verify)
     verify.set_defaults(run=run_verify)
-
-
-def launch_options(parser: argparse.ArgumentParser) -> None:
-    """Add what enters a launch measurement besides TIK and nonce."""
-    version_options(parser, required=True)
-    parser.add_argument(
-        "--policy", type=common.integer_of(32), required=True, metavar="N", help="the guest's policy, 32 bits"
-    )
-    parser.add_argument("--firmware", required=True, metavar="FILE", help="guest firmware image")
-
-
-def version_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """Add the running SEV firmware's version; without ``required`` 0.24 build 15."""
-    for name, default in ("api-major", 0), ("api-minor", 24), ("build-id", 15):
-        parser.add_argument(
-            f"--{name}",
-            type=common.integer_of(8),
-            required=required,
-            default=None if required else default,
-            metavar="N",
-            help="of the running SEV firmware" + ("" if required else f" (default {default})"),
-        )
 
 
 def key_options(parser: argparse.ArgumentParser) -> None:
@@ -107,69 +103,131 @@ def read_blob(text: str, option: str) -> MeasurementBlob:
     return MeasurementBlob.parse(common.base64_text(text, option, MeasurementBlob.SIZE))
 
 
-def firmware_digest(path: str) -> bytes:
-    """Launch digest of a firmware image, which is read piece by piece."""
-    where = f"firmware {path}"
-    try:
-        with open(path, "rb") as file:
-            return launch_digest(_blocks(file, where))
-    except OSError as error:
-        raise InputError(where, "a readable file", (error.strerror or str(error)).lower()) from None
-
-
-def _blocks(file: BinaryIO, where: str) -> Iterator[bytes]:
-    size = 0
-    while block := file.read(1 << 18):
-        size += len(block)
-        if size > common.FILE_LIMIT:
-            raise InputError(where, f"at most {common.FILE_LIMIT} bytes", "more")
-        yield block
-    if not size:
-        raise InputError(where, "a firmware image", "an empty file")
-
-
-def _expected(args: argparse.Namespace, tik: bytes, nonce: bytes) -> tuple[bytes, MeasurementBlob]:
-    """Digest of the firmware, and the measurement that it should give."""
-    digest = firmware_digest(args.firmware)
-    api = (args.api_major, args.api_minor)
-    measure = launch_measurement(tik, api, args.build_id, policy=args.policy, digest=digest, nonce=nonce)
+def _expected(found: Launch, tik: bytes, nonce: bytes) -> tuple[bytes, MeasurementBlob]:
+    """Digest of the guest, and the measurement that it should give."""
+    digest = predict(found.guest).digest
+    measure = launch_measurement(tik, found.api, found.build, policy=found.policy, digest=digest, nonce=nonce)
     return digest, MeasurementBlob(measure=measure, mnonce=nonce)
 
 
 def run_build(args: argparse.Namespace) -> int:
-    """Print the measurement that a guest with this firmware has."""
+    """Print the measurement that such a guest has."""
     nonce = args.nonce
     if nonce is None:
         nonce = read_blob(args.launch_measure_blob, "--launch-measure-blob").mnonce
     tik = common.exact_file(args.tik, "TIK", 16)
-    digest, blob = _expected(args, tik, nonce)
-    text = _base64(blob)
+    digest, blob = _expected(launch.launch_of(args), tik, nonce)
+    text = common.to_base64(blob.pack())
     common.emit(args, {"measurement": text, "digest": digest.hex()}, text)
     return 0
 
 
 def run_verify(args: argparse.Namespace) -> int:
     """Compare the guest's measurement with the one that it should have."""
-    found = read_blob(args.measurement, "--measurement")
-    digest, expected = _expected(args, read_keys(args, need_tek=False).tik, found.mnonce)
-    match = expected == found
-    document = {
+    _check_secret_options(args)
+    found = launch.launch_of(args)
+    text = args.measurement if args.measurement is not None else found.measurement
+    if text is None:
+        raise InputError("--measurement", "base64 of 48 bytes, or --qmp with an answer that has it", "none")
+    keys = read_keys(args, need_tek=bool(args.inject_secret))
+    try:
+        blob = read_blob(text, "--measurement")
+    except InputError:
+        if not args.explain:
+            raise
+        return _explain_oddity(args, found, keys, text)
+    digest, expected = _expected(found, keys.tik, blob.mnonce)
+    match = expected == blob
+    document: dict[str, Any] = {
         "match": match,
-        "expected": _base64(expected),
-        "found": _base64(found),
+        "expected": common.to_base64(expected.pack()),
+        "found": common.to_base64(blob.pack()),
         "digest": digest.hex(),
     }
     if match:
-        text = "the launch measurement matches: the guest was started as expected"
+        lines = ["the launch measurement matches: the guest was started as expected"]
     else:
-        text = (
-            "the launch measurement does NOT match: do not trust this guest\n"
-            f"expected {document['expected']}\nfound    {document['found']}\n"
-            f"One of these differs: firmware image (SHA-256 {digest.hex()}), policy, API version, build, TIK."
-        )
-    common.emit(args, document, text)
+        lines = [
+            "the launch measurement does NOT match: do not trust this guest",
+            f"expected {document['expected']}",
+            f"found    {document['found']}",
+            f"One of these differs: what was loaded (launch digest {digest.hex()}), policy, API version, build, TIK.",
+        ]
+    if args.explain:
+        _explain(args, found, keys, text, document, lines)
+    if match and args.inject_secret:
+        document.update(_write_secret(args, found, keys, blob))
+        lines.append("wrote " + ", ".join(document["files"]))
+    common.emit(args, document, "\n".join(lines))
     return 0 if match else 1
 
 
-def _base64(blob: MeasurementBlob) -> str:
-    return base64.b64encode(blob.pack()).decode()
+def _explain_oddity(args: argparse.Namespace, found: Launch, keys: TransportKeys, text: str) -> int:
+    """A value that is not 48 bytes in base64 cannot match, but it may be explained."""
+    document: dict[str, Any] = {"match": False, "expected": None, "found": text}
+    lines = ["this is not the base64 form of 48 bytes that LAUNCH_MEASURE puts out"]
+    _explain(args, found, keys, text, document, lines)
+    common.emit(args, document, "\n".join(lines))
+    return 1
+
+
+def _explain(
+    args: argparse.Namespace,
+    found: Launch,
+    keys: TransportKeys,
+    text: str,
+    document: dict[str, Any],
+    lines: list[str],
+) -> None:
+    from sevref.boot.explain import read_measurement
+
+    tek = keys.tek if args.tk is not None or args.tek is not None else None
+    readings = read_measurement(text, "--measurement")
+    boot = {"kernel": found.kernel, "initrd": found.initrd, "cmdline": found.cmdline}
+    result = explaining.search(args, found.guest, readings, found.owner(keys.tik, tek), **boot)
+    explaining.report(result, document, lines)
+
+
+# ---------------------------------------------------------------------------------------------- secrets
+
+
+def _check_secret_options(args: argparse.Namespace) -> None:
+    outputs = [args.secret_header, args.secret_payload, args.secret_qmp]
+    if not args.inject_secret:
+        if any(outputs):
+            raise InputError("--inject-secret", "a secret for the output files", "none")
+        return
+    if (args.secret_header is None) != (args.secret_payload is None):
+        raise InputError("--secret-header and --secret-payload", "both", "one of them")
+    if not any(outputs):
+        raise InputError("--inject-secret", "--secret-header and --secret-payload, or --secret-qmp", "neither")
+
+
+def _write_secret(
+    args: argparse.Namespace, found: Launch, keys: TransportKeys, blob: MeasurementBlob
+) -> dict[str, Any]:
+    """Package the secrets for this guest and write them; what the result says of it."""
+    from sevref.boot.footer import parse_footer
+    from sevref.cli.domain import inject_command
+    from sevref.cli.secret import package
+
+    secrets = [_aliased(text) for text in args.inject_secret]
+    entries, header, payload = package(secrets, "--inject-secret", keys, blob, found.api)
+    files: dict[Any, tuple[bytes, int]] = {}
+    if args.secret_header is not None:
+        files[args.secret_header] = (common.to_base64(header.pack()).encode(), 0o644)
+        files[args.secret_payload] = (common.to_base64(payload).encode(), 0o644)
+    if args.secret_qmp is not None:
+        area = parse_footer(found.guest.firmware).secret_area()
+        if len(payload) > area.size:
+            raise InputError("secrets", f"a table of at most {area.size} bytes, the firmware's area", len(payload))
+        files[args.secret_qmp] = (inject_command(header.pack(), payload, area.base), 0o644)
+    common.write_files(files)
+    return {"entries": [{"guid": guid, "bytes": len(data)} for guid, data in entries], "files": list(files)}
+
+
+def _aliased(text: str) -> str:
+    from sevref.transport import DISK_KEY_GUID
+
+    name, colon, path = text.partition(":")
+    return f"{DISK_KEY_GUID}{colon}{path}" if name == "luks-key" else text

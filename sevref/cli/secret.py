@@ -7,11 +7,14 @@ import argparse
 from sevref.cli import common
 from sevref.cli.measurement import key_options, read_blob, read_keys, version_options
 from sevref.crypto import OsRandom
+from sevref.measurement import MeasurementBlob
 from sevref.status import InputError
 from sevref.transport import (
     DISK_KEY_GUID,
     SECRET_LIMIT,
     Context,
+    PacketHeader,
+    TransportKeys,
     build_secret_table,
     make_packet,
     secret_trailer,
@@ -36,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     commands = common.subcommands(parser)
     build = commands.add_parser("build", help="make header and payload for LAUNCH_SECRET", epilog=EXAMPLE)
     key_options(build)
-    version_options(build, required=False)
+    version_options(build)
     build.add_argument(
         "--launch-measure-blob",
         required=True,
@@ -62,18 +65,7 @@ def run_build(args: argparse.Namespace) -> int:
         raise InputError("output files", "different names", args.header)
     blob = read_blob(args.launch_measure_blob, "--launch-measure-blob")
     keys = read_keys(args, need_tek=True)
-    entries = [_entry(text) for text in args.secret]
-    table = build_secret_table(entries)
-    if len(table) > SECRET_LIMIT:
-        raise InputError("secrets", f"a table of at most {SECRET_LIMIT} bytes", f"{len(table)} bytes")
-    header, payload = make_packet(
-        keys.tek,
-        keys.tik,
-        Context.SECRET,
-        table,
-        iv=OsRandom().draw(16, "IV"),
-        trailer=secret_trailer(blob.measure, (args.api_major, args.api_minor)),
-    )
+    entries, header, payload = package(args.secret, "--secret", keys, blob, (args.api_major, args.api_minor))
     common.write_files({args.header: (header.pack(), 0o644), args.payload: (payload, 0o644)})
     document = {
         "entries": [{"guid": guid, "bytes": len(data)} for guid, data in entries],
@@ -86,10 +78,30 @@ def run_build(args: argparse.Namespace) -> int:
     return 0
 
 
-def _entry(text: str) -> tuple[str, bytes]:
+def package(
+    secrets: list[str], option: str, keys: TransportKeys, blob: MeasurementBlob, api: tuple[int, int]
+) -> tuple[list[tuple[str, bytes]], PacketHeader, bytes]:
+    """Entries, packet header and encrypted table of ``secrets`` (GUID:FILE each, values of ``option``) for the launch
+    whose measurement ``blob`` is. ``InputError`` for unusable ones."""
+    entries = [_entry(text, option) for text in secrets]
+    table = build_secret_table(entries)
+    if len(table) > SECRET_LIMIT:
+        raise InputError("secrets", f"a table of at most {SECRET_LIMIT} bytes", f"{len(table)} bytes")
+    header, payload = make_packet(
+        keys.tek,
+        keys.tik,
+        Context.SECRET,
+        table,
+        iv=OsRandom().draw(16, "IV"),
+        trailer=secret_trailer(blob.measure, api),
+    )
+    return entries, header, payload
+
+
+def _entry(text: str, option: str) -> tuple[str, bytes]:
     guid, colon, path = text.partition(":")
     if not (guid and colon and path):
-        raise InputError("--secret", "GUID:FILE", repr(text[:80]))
+        raise InputError(option, "GUID:FILE", repr(text[:80]))
     data = common.read_file(path, "secret", limit=SECRET_LIMIT)
     if not data:
         raise InputError(f"secret {path}", "1 byte or more", "an empty file")

@@ -105,15 +105,6 @@ def test_measurement_build_needs(refused: Cli, files: Path, option: str) -> None
     assert option in refused("measurement", "build", *words[:i], *words[i + 2 :])
 
 
-@pytest.mark.parametrize("option", ["--kernel", "--initrd", "--cmdline", "--vmsa-cpu0", "--vmsa-cpu1", "--num-cpus"])
-def test_later_options_do_not_exist(refused: Cli, files: Path, option: str) -> None:
-    for words in (["build", "--nonce", NONCE.hex()], ["verify", "--measurement", BLOB]):
-        reason = refused("measurement", *words, *LAUNCH, "--tik", "tik", option, "1")
-        assert "unrecognized arguments" in reason
-    for flag in ("--explain", "--inject-secret"):
-        assert "unrecognized" in refused("measurement", "verify", "--measurement", BLOB, *LAUNCH, "--tik", "tik", flag)
-
-
 # ---------------------------------------------------------------------------------------------- measurement verify
 
 
