@@ -1,0 +1,20 @@
+"""``python -m sevref.site [FOLDER]``: build the reading site."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from sevref.site import build
+from sevref.status import InputError
+
+parser = argparse.ArgumentParser(prog="python -m sevref.site", description="Build the reading site as static pages.")
+parser.add_argument("folder", nargs="?", type=Path, default=Path("build/site"), help="default: %(default)s")
+target = parser.parse_args().folder
+try:
+    build(target)
+except InputError as error:
+    print(f"sevref.site: {error}", file=sys.stderr)
+    sys.exit(2)
+print(target / "index.html")

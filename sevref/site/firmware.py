@@ -1,0 +1,264 @@
+"""Pages of the firmware interface, from its tables: commands with their rules, statuses, layouts, states."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+from sevref import show
+from sevref.firmware import BODIES, BY_NAME, COMMANDS, GuestState, PlatformState
+from sevref.firmware.commands import Command
+from sevref.firmware.rules import Rule, rules
+from sevref.layout import Layout, layouts
+from sevref.site import api, notebooks
+from sevref.site.markdown import Pages, anchor, code, link, raw_html, table, target, text, toctree
+from sevref.site.words import load
+from sevref.status import Status
+
+#: groups of commands in the order of the command table, by the id's high digits
+GROUPS = ("platform", "platform", "guests", "launch", "sending", "receiving", "debugging", "swapping")
+
+
+def add(pages: Pages) -> None:
+    """Commands, statuses, layouts, states."""
+    built = {row.name: rules(row.name) for row in COMMANDS.values() if row.id in BODIES}
+    words = load("commands.toml")
+    for name, found in built.items():
+        pages[f"commands/{name.lower()}.md"] = _command(BY_NAME[name], found, words[name])
+    pages["commands/index.md"] = _commands(built, words)
+    pages["statuses.md"] = _statuses(built)
+    pages["layouts.md"] = _layouts()
+    pages["states.md"] = _states(built)
+
+
+def command_link(name: str) -> str:
+    """Link to a command's page."""
+    return link(name, anchor("command", name))
+
+
+def status_link(status: Status) -> str:
+    """Link to a status."""
+    return link(code(status.name), anchor("status", status.name))
+
+
+def layout_link(cls: type[Layout]) -> str:
+    """Link to a layout's table."""
+    return link(code(cls.__name__), anchor("layout", cls.__name__))
+
+
+def _state_links(kind: str, states: Iterable[Any]) -> str:
+    return ", ".join(link(code(state.name), anchor(kind, state.name)) for state in sorted(states))
+
+
+# ---------------------------------------------------------------------------------------------- commands
+
+
+def _commands(built: dict[str, tuple[Rule, ...]], words: dict[str, Any]) -> str:
+    parts = [
+        "# Firmware commands\n",
+        "One page per command of the mailbox: when it is allowed, what it checks, in which order and with which "
+        "status, and what it changes. The rules are read from the source that runs; `sevref why COMMAND` prints "
+        "the same.\n",
+        "A command that fails changes no state, except where its page says otherwise. An id that is in no row is "
+        f"{status_link(Status.INVALID_COMMAND)}, whatever else is wrong.\n",
+    ]
+    for group in dict.fromkeys(GROUPS):
+        rows = [
+            (code(f"0x{BY_NAME[name].id:02X}"), command_link(name), text(words[name]["does"]))
+            for name in built
+            if GROUPS[BY_NAME[name].id >> 4] == group
+        ]
+        parts += [f"## {group.capitalize()}\n", table(("id", "command", "what it is for"), rows)]
+    return "\n".join([*parts, toctree([name.lower() for name in built], hidden=True)])
+
+
+def _command(row: Command, found: tuple[Rule, ...], words: dict[str, Any]) -> str:
+    address = anchor("command", row.name)
+    facts = [("id", code(f"0x{row.id:02X}"))]
+    if row.linux:
+        facts.append(("Linux calls it", code(row.linux)))
+    facts.append(("command buffer", _buffer(row)))
+    if row.since:
+        facts.append(("since API", f"{row.since[0]}.{row.since[1]}"))
+    module = inspect.getmodule(BODIES[row.id])
+    assert module is not None
+    facts.append(("source", f"{api.module_link(module.__name__)}, {code(BODIES[row.id].__name__)}"))
+    seen = notebooks.seen(row.name, f"{row.name.lower()}(")
+    facts.append(("in the notebooks", seen or "not yet"))
+    checks = [
+        (
+            f"[{rule.order}]{{#{address}-rule-{rule.order}}}",
+            status_link(rule.status),
+            text(rule.rule),
+            text(rule.sheet),
+        )
+        for rule in found
+    ]
+    return "\n".join(
+        [
+            target(address) + f"# {row.name}\n",
+            text(words["does"]) + "\n",
+            table(("", ""), facts),
+            target(f"{address}-allowed") + "## When it is allowed\n",
+            _allowed(row),
+            target(f"{address}-checks") + "## What it checks\n",
+            "In this order; the first rule that is broken gives its status. The last column is the place in the "
+            "project's fact sheets, which record where each rule comes from.\n",
+            table(("", "status", "rule", "sheet"), checks),
+            target(f"{address}-changes") + "## What it changes\n",
+            *(f"- {text(line)}" for line in words["changes"]),
+            "",
+            *([f"**When it fails.** {text(words['fails'])}\n"] if "fails" in words else []),
+        ]
+    )
+
+
+def _buffer(row: Command) -> str:
+    if row.buffer is None:
+        return f"none: {row.access.value}"
+    return f"{layout_link(row.buffer)}, {row.size} bytes, {row.access.value}"
+
+
+def _allowed(row: Command) -> str:
+    lines = [f"- Platform: {_state_links('platform', row.platform)}."]
+    if row.guest is not None:
+        lines.append(f"- Guest: {_state_links('guest', row.guest)}.")
+    if row.bound:
+        lines.append(f"- The guest has an ASID; without one {status_link(Status.INACTIVE)}.")
+    if row.next_platform is not None:
+        lines.append(f"- Leads to platform state {_state_links('platform', [row.next_platform])}.")
+    if row.next_guest is not None:
+        lines.append(f"- Leads to guest state {_state_links('guest', [row.next_guest])}.")
+    if row.next_platform is None and row.next_guest is None:
+        lines.append("- Leads to no other state.")
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------------------------------------- statuses
+
+
+def _statuses(built: dict[str, tuple[Rule, ...]]) -> str:
+    parts = [
+        "# Status codes\n",
+        "What a command answers: 16 bits. `0x00` to `0x18` are the set of SEV and SEV-ES, the others came with SEV-SNP "
+        '(SEV API 55766, table "Status codes").\n',
+        table(
+            ("code", "status", "meaning"),
+            [(code(f"0x{status:02X}"), status_link(status), text(status.meaning)) for status in Status],
+        ),
+    ]
+    for status in Status:
+        givers = [name for name, found in built.items() if any(rule.status is status for rule in found)]
+        lines = [f"`0x{status:02X}`: {text(status.meaning)}.\n"]
+        if status is not Status.SUCCESS:
+            links = ", ".join(link(name, f"{anchor('command', name)}-checks") for name in givers)
+            lines.append(f"Commands with a rule that gives it: {links}.\n" if links else _nobody(status))
+        if seen := notebooks.seen(status.name):
+            lines.append(f"Seen in {seen}.\n")
+        parts += [target(anchor("status", status.name)) + f"## {status.name}\n", *lines]
+    return "\n".join(parts)
+
+
+def _nobody(status: Status) -> str:
+    if status is Status.INVALID_COMMAND:
+        return "The dispatcher gives it for an id that is in no row of the command table.\n"
+    return "No rule of the SEV and SEV-ES commands that sevref builds gives it.\n"
+
+
+# ---------------------------------------------------------------------------------------------- layouts
+
+
+def _layouts() -> str:
+    for name in api.modules():
+        importlib.import_module(name)
+    users: dict[str, list[str]] = {}
+    for row in COMMANDS.values():
+        if row.buffer is not None:
+            users.setdefault(row.buffer.__name__, []).append(row.name)
+    found = layouts()
+    parts = [
+        "# Layouts\n",
+        "Every binary structure: buffers of commands, certificates, what travels, and the inputs of MACs and "
+        "signatures. Offsets and sizes are in bytes; integers are little-endian. From the same declaration come parsing, "
+        "packing and the byte maps of the notebooks.\n",
+    ]
+    for name, cls in found.items():
+        size = f"{cls.SIZE} bytes (`0x{cls.SIZE:X}`)" if cls.FIXED else "The size depends on its fields"
+        rows = [
+            (
+                code(field["name"]),
+                "varies" if field["offset"] is None else code(f"0x{field['offset']:03X}"),
+                "varies" if field["size"] is None else str(field["size"]),
+                field["kind"],
+                text(field["meaning"]),
+            )
+            for field in cls.table()
+        ]
+        uses = ", ".join(command_link(user) for user in users.get(name, ()))
+        parts += [
+            target(anchor("layout", name)) + f"## {name}\n",
+            text((inspect.getdoc(cls) or "").split("\n\n")[0]) + "\n",
+            f"{size}; {api.module_link(cls.__module__)}." + (f" Buffer of {uses}." if uses else ""),
+            *([f"Seen in {seen}."] if (seen := notebooks.seen(name)) else []),
+            "",
+            table(("field", "offset", "size", "kind", "meaning"), rows),
+        ]
+    return "\n".join(parts)
+
+
+# ---------------------------------------------------------------------------------------------- states
+
+_PLATFORM = {
+    PlatformState.UNINIT: "No identity in memory, no guests. INIT reads or makes the identity.",
+    PlatformState.INIT: "The identity is loaded; there are no guests. Ownership may change.",
+    PlatformState.WORKING: "There is at least one guest.",
+}
+_GUEST = {
+    GuestState.UNINIT: "No such guest.",
+    GuestState.LUPDATE: "Being loaded and measured.",
+    GuestState.LSECRET: "Measured; the owner's secret may be put in.",
+    GuestState.RUNNING: "May run.",
+    GuestState.SUPDATE: "Being sent.",
+    GuestState.RUPDATE: "Being received.",
+    GuestState.SENT: "Sent. Before DEACTIVATE it can still be executed; it cannot be bound again.",
+}
+
+
+def _states(built: dict[str, tuple[Rule, ...]]) -> str:
+    platform = [
+        (state, row.name, row.next_platform if row.next_platform is not None else state)
+        for row in COMMANDS.values()
+        for state in sorted(row.platform)
+    ]
+    guest = [
+        (state, row.name, row.next_guest if row.next_guest is not None else state)
+        for row in COMMANDS.values()
+        if row.guest is not None
+        for state in sorted(row.guest)
+    ]
+    guest += [
+        (GuestState.UNINIT, row.name, row.next_guest)
+        for row in COMMANDS.values()
+        if row.guest is None and row.next_guest is not None
+    ]
+    parts = ["# States\n", "Drawn from the command table.\n", "## Platform\n"]
+    parts += [raw_html(show.state_diagram(platform, title="Platform", states=list(PlatformState))._repr_html_())]
+    for platform_state, meaning in _PLATFORM.items():
+        allowed = [name for name in built if platform_state in BY_NAME[name].platform]
+        parts += _state("platform", platform_state, meaning, allowed)
+    parts += ["## Guest\n"]
+    parts += [raw_html(show.state_diagram(guest, title="Guest", states=list(GuestState))._repr_html_())]
+    for guest_state, meaning in _GUEST.items():
+        allowed = [name for name in built if guest_state in (BY_NAME[name].guest or ())]
+        parts += _state("guest", guest_state, meaning, allowed)
+    return "\n".join(parts)
+
+
+def _state(kind: str, state: PlatformState | GuestState, meaning: str, allowed: list[str]) -> list[str]:
+    links = ", ".join(command_link(name) for name in allowed)
+    return [
+        target(anchor(kind, state.name)) + f"### {kind.capitalize()} state {state.name} ({int(state)})\n",
+        meaning + (f" Accepts {links}." if links else "") + "\n",
+    ]

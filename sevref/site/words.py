@@ -1,0 +1,139 @@
+"""Pages written by hand (``data/site/pages``, the README, the protocol, the trace format) and pages of words that stand
+in ``data/site/*.toml``: keys, glossary, questions."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sevref import resources
+from sevref.site import notebooks
+from sevref.site.markdown import Pages, anchor, link, table, target, text, toctree
+
+#: what is asked of each key, in the order of the page: field of keys.toml -> words
+OF_A_KEY = {
+    "made": "Who makes it",
+    "lives": "Where it lives",
+    "protects": "What it protects",
+    "dies": "When it dies",
+}
+#: what is asked of each command: end of the address -> words
+OF_A_COMMAND = {"allowed": "when it is allowed", "checks": "what it checks", "changes": "what it changes"}
+
+
+def load(name: str) -> dict[str, Any]:
+    """The content of ``data/site/NAME``."""
+    return tomllib.loads(resources.data_path("site", name).read_text(encoding="utf-8"))
+
+
+def add(pages: Pages) -> None:
+    """All pages of words."""
+    for path in sorted(resources.data_path("site", "pages").glob("*.md")):
+        pages[path.name] = path.read_text(encoding="utf-8")
+    walk = [f"notebooks/{name}" for name in notebooks.texts()]
+    pages["index.md"] += toctree(walk, "Walkthrough", hidden=True) + toctree(
+        ["readme", "cli/index", "check-your-implementation", "bug-as-a-trace", "protocol/index", "traces/index"],
+        "Use it",
+        hidden=True,
+    )
+    pages["index.md"] += toctree(
+        ["questions", "keys", "properties", "hypervisor", "glossary"], "Answers", hidden=True
+    ) + toctree(["commands/index", "statuses", "layouts", "states", "api/index"], "Reference", hidden=True)
+    pages["keys.md"] = _keys()
+    pages["glossary.md"] = _glossary()
+    pages["questions.md"] = _questions()
+    pages["readme.md"] = _readme()
+    for folder in ("protocol", "traces"):
+        pages[f"{folder}/index.md"] = resources.data_path(folder, "README.md").read_text(encoding="utf-8")
+    for path in sorted(resources.data_path("protocol").glob("client.*")):
+        pages[f"protocol/{path.name}"] = path.read_text(encoding="utf-8")
+    for path in sorted(resources.data_path("site", "examples").iterdir()):
+        pages[f"examples/{path.name}"] = path.read_text(encoding="utf-8")
+    pages["data/overview.svg"] = resources.data_path("overview.svg").read_text(encoding="utf-8")
+
+
+def _readme() -> str:
+    """The README; without a checkout that of the installed package. Links to folders of the repository become links to
+    pages."""
+    path = Path(resources.__file__).parent.parent / "README.md"
+    if path.is_file():
+        readme = path.read_text(encoding="utf-8")
+    else:
+        readme = str(metadata.distribution("sevref").read_text("METADATA")).partition("\n\n")[2]
+    readme = re.sub(r"\]\(notebooks\)", "](index.md)", readme)
+    return re.sub(r"\[LICENSE\]\(LICENSE\)", "the file LICENSE", readme)
+
+
+def _keys() -> str:
+    keys = load("keys.toml")
+    parts = [
+        "# Keys\n",
+        "Of each key: who makes it, where it lives, what it protects, and when it dies.\n",
+        table(
+            ("key", "name", "kind", "made by"),
+            [
+                (link(name, anchor("key", name)), text(key["name"]), text(key["kind"]), text(key["by"]))
+                for name, key in keys.items()
+            ],
+        ),
+    ]
+    for name, key in keys.items():
+        address = anchor("key", name)
+        parts += [target(address) + f"## {name}: {key['name']}\n", f"{text(key['kind'])}.\n"]
+        for field, words in OF_A_KEY.items():
+            parts.append(target(f"{address}-{field}") + f"**{words}.** {key[field]}\n")
+        if seen := notebooks.seen(name):
+            parts.append(f"Seen in {seen}.\n")
+    return "\n".join(parts)
+
+
+def _glossary() -> str:
+    terms = load("glossary.toml")
+    lines = ["# Glossary\n", "The first use of each of these words on a page is a link to here.\n", "```{glossary}"]
+    for term, words in terms.items():
+        lines += [term, f"  {words}", ""]
+    return "\n".join([*lines, "```", ""])
+
+
+def _questions() -> str:
+    asked = load("questions.toml")
+    keys, commands = load("keys.toml"), load("commands.toml")
+    parts = [
+        "# Questions\n",
+        "What a reader of these pages must be able to say, and the place of each answer.\n",
+        "## Of each key\n",
+        table(
+            ("key", *(words.lower() for words in OF_A_KEY.values()), "in the walkthrough"),
+            [
+                (
+                    link(name, anchor("key", name)),
+                    *(link("answer", f"{anchor('key', name)}-{field}") for field in OF_A_KEY),
+                    notebooks.seen(name) or "not yet",
+                )
+                for name in keys
+            ],
+        ),
+        "## Of each command\n",
+        table(
+            ("command", *OF_A_COMMAND.values()),
+            [
+                (
+                    link(name, anchor("command", name)),
+                    *(link("answer", f"{anchor('command', name)}-{end}") for end in OF_A_COMMAND),
+                )
+                for name in commands
+            ],
+        ),
+    ]
+    for title, rows in asked.items():
+        parts += [
+            f"## {title}\n",
+            table(
+                ("question", "answer"),
+                [(text(row["question"]), ", ".join(row["answers"])) for row in rows],
+            ),
+        ]
+    return "\n".join(parts)
