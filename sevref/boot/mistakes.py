@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -99,7 +100,7 @@ def _cmdlines(line: bytes | None) -> Iterator[Change]:
         ("without white space around it (as virtee/sev and snpguest have it)", line.strip() + b"\0"),
         ("without white space at its end, nor the zero byte", line.rstrip()),
         ("without a newline at its end", line.removesuffix(b"\n").removesuffix(b"\r") + b"\0"),
-        ("with single spaces only", b" ".join(filter(None, line.split(b" "))) + b"\0"),
+        ("with single spaces only", re.sub(rb" {2,}", b" ", line) + b"\0"),
         ("with single spaces only, none around it", b" ".join(line.split()) + b"\0"),
         ("with tabs as spaces", line.replace(b"\t", b" ") + b"\0"),
         ("in double quotes", b'"' + line + b'"\0'),

@@ -239,3 +239,21 @@ print(sorted({name.split(".")[0] for name in sys.modules} & {"numpy", "cryptogra
     words = [str(word) for word in CASES["ld-03"]]
     run = subprocess.run([sys.executable, "-c", code, "digest", *words], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == [EXPECTED["ld-03"], "[]"]
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("mode", ["sev", "seves", "snp"])
+@pytest.mark.parametrize("output", ["hex", "base64"])
+def test_the_commands_print_the_same(cli, tmp_path, mode, output, capsys, monkeypatch):
+    from sevsnpmeasure import cli as theirs
+
+    (tmp_path / "kernel").write_bytes(b"kernel")
+    words = ["--mode", mode, "--vcpus", "2", "--vcpu-type", "EPYC-Milan-v2", "--kernel", str(tmp_path / "kernel")]
+    words += ["--ovmf", str(vectors("ovmf", "ovmf_AmdSev_suffix.bin")), "--append", "ä b ", "--output-format", output]
+    monkeypatch.setattr("sys.argv", ["sev-snp-measure", *words])
+    theirs.main()
+    expected = capsys.readouterr().out
+    done = cli("digest", *words)
+    assert (done.code, done.out, done.err) == (0, expected, "")
+    text = expected.strip()
+    assert len(base64.b64decode(text) if output == "base64" else bytes.fromhex(text)) == (48 if mode == "snp" else 32)
