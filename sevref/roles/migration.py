@@ -116,7 +116,7 @@ def record_of(vm: GuestVm, kind: Kind, address: int, size: int) -> bytes:
     platform = vm.host.platform
     record = Record(kind=kind, length=size, address=address).pack()
     if kind == Kind.SHARED:
-        return record + platform.machine.dram.read(vm.paddr(address), size)
+        return record + platform.machine.host_read(vm.paddr(address), size)
     if kind == Kind.VMSA:
         header, data = platform.send_update_vmsa(vm.handle, vm.vmsas[address], size)
     else:
@@ -255,7 +255,7 @@ class Arrival:
         """Give one record to the firmware. ``SevError`` as it answers; nothing has changed then."""
         platform, handle = self.host.platform, self.vm.handle
         if header is None:
-            platform.machine.dram.write(self.vm.paddr(record.address), data)
+            platform.machine.host_write(self.vm.paddr(record.address), data)
             self.vm.shared.update(range(record.address, record.address + len(data), PAGE))
         elif record.kind == Kind.VMSA:
             platform.receive_update_vmsa(handle, header, data, self.vm.vmsas[record.address])

@@ -122,7 +122,7 @@ def _exchange(parts: list[Part], n: int) -> list[Part]:
 
 
 def packets_in_the_middle() -> Panel:
-    """Change what travels from SEND_UPDATE_DATA to RECEIVE_UPDATE_DATA: what the firmware answers, what the guest reads.
+    """Change what travels from SEND_UPDATE_DATA to RECEIVE_UPDATE_DATA: the answers, and what the guest reads.
 
     Controls: ``case`` and ``page`` (0-3). The receiving hypervisor is the attacker's: it carries on after a refusal and
     gives RECEIVE_FINISH. Whether an honest one, which counts, would have noticed is said as well.
