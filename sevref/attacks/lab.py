@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import sevref
 from sevref.attacks import victim as v
@@ -33,6 +33,17 @@ class Outcome:
     why: str = ""
     claim: dict[str, Any] = field(default_factory=dict, repr=False)
     requests: int = 0
+
+
+class Service(Protocol):
+    """One machine behind the pipe: what the attacker knows at the start, and answers to its requests."""
+
+    brief: dict[str, Any]
+    world: Any
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one request."""
+        ...
 
 
 class Attacker:
@@ -70,7 +81,7 @@ class Attacker:
             self._process.wait()
         self._process.stdout.close()
 
-    def run(self, server: Server) -> Outcome:
+    def run(self, server: Service) -> Outcome:
         """One run against one machine. ``RuntimeError`` if the attacker's process dies."""
         requests = 0
         try:

@@ -16,6 +16,7 @@ from typing import Any
 
 from sevref.attacks.hostile.host import Host, Refused
 from sevref.attacks.hostile.pipe import Pipe
+from sevref.status import SevError
 
 #: modules that would be a second way to the machine
 ENGINE = ("sevref.memory", "sevref.tweaks", "sevref.caches", "sevref.attacks.lab")
@@ -53,5 +54,7 @@ def main() -> None:
             claim = attack(Host(pipe, brief))
         except Refused as refusal:
             pipe.send({"op": "end", "claim": {}, "refused": refusal.kind, "why": refusal.why})
+        except SevError as error:  # the driver's form of a refusal
+            pipe.send({"op": "end", "claim": {}, "refused": f"AMD-SP: {error.status.name}", "why": error.rule})
         else:
             pipe.send({"op": "end", "claim": claim})
