@@ -1,7 +1,7 @@
 """What a virtual machine manager puts into a guest before it runs, and the launch digest that it predicts."""
 
 from sevref.boot.digest import Guest, PageInfo, PageType, Prediction, Step, first_difference, predict
-from sevref.boot.firmware import build_firmware
+from sevref.boot.firmware import SNP_SECTIONS, build_firmware
 from sevref.boot.footer import Footer, FooterEntry, GuestArea, ResetBlock, parse_footer
 from sevref.boot.hashes import HashTable, KernelHashes
 from sevref.boot.image import Image
@@ -10,6 +10,7 @@ from sevref.boot.vmsa import RESET_VECTOR, Vmsa, build_svsm_vmsa, build_vmsa, cp
 
 __all__ = [
     "RESET_VECTOR",
+    "SNP_SECTIONS",
     "Footer",
     "FooterEntry",
     "Guest",
