@@ -8,7 +8,9 @@ from typing import Any
 
 from sevref.firmware import BY_NAME, COMMANDS, GuestState, PlatformState
 from sevref.firmware.rules import rules
+from sevref.layout import Layout
 from sevref.show import widgets
+from sevref.show.bytemap import byte_map
 from sevref.show.html import Showable, Stack, statement
 from sevref.show.matrix import Reply, ask
 from sevref.show.states import StateDiagram, state_diagram
@@ -43,6 +45,17 @@ def guest_diagram(current: object = None) -> StateDiagram:
         for state in sorted(row.guest or {GuestState.UNINIT})
     ]
     return state_diagram(edges, current, "A guest", GUEST_ORDER)
+
+
+def buffer_maps() -> Stack:
+    """Every command buffer once, empty, under the names of the commands that take it."""
+    users: dict[type[Layout], list[str]] = {}
+    for row in COMMANDS.values():
+        if row.buffer is not None:
+            users.setdefault(row.buffer, []).append(row.name)
+    maps = [byte_map(buffer, ", ".join(names), fields=False) for buffer, names in users.items()]
+    without = ", ".join(row.name for row in COMMANDS.values() if row.buffer is None)
+    return Stack(*maps, statement(None, "no buffer", [without]), title="Command buffers")
 
 
 # ---------------------------------------------------------------------------- a run through both

@@ -196,3 +196,32 @@ def guest_matrix(bound: bool) -> Matrix:
             cells[command, state.name] = reply
     title = f"Every guest command in every state of a guest that is {'' if bound else 'not '}bound to an ASID"
     return matrix(cells, title, GUEST_COMMANDS)
+
+
+def status_tour() -> dict[str, Reply]:
+    """One request for each status that neither a state nor a policy gives: what was asked -> the answer."""
+    found: dict[str, Reply] = {}
+    new, broken = Trial(PlatformState.UNINIT).platform, Trial(PlatformState.UNINIT).platform
+    found["INIT with an option that does not exist"] = ask(lambda: new.call("INIT", b.InitBuffer(options=2)))
+    broken.machine.flash[200] ^= 1
+    found["INIT after a bit of the flash has flipped"] = ask(broken.init)
+    found["INIT once more: the flash was erased"] = ask(broken.init)
+    plain = Platform(Machine("milan", seed=SEED, dram_size=8 << 20, memory_encryption=False))
+    found["INIT with memory encryption switched off"] = ask(plain.init)
+    p = Trial(PlatformState.WORKING, GuestState.RUNNING).platform
+    second = p.launch_start(POLICY)
+    found["ACTIVATE a second guest under the ASID of the first"] = ask(lambda: p.activate(second, ASID))
+    p.deactivate(1)
+    found["the same after DEACTIVATE of the first, which ran"] = ask(lambda: p.activate(second, ASID))
+    found["DF_FLUSH, to be allowed to"] = ask(p.df_flush)
+    p.machine.wbinvd()
+    found["DF_FLUSH after WBINVD on every core"] = ask(p.df_flush)
+    found["ACTIVATE again"] = ask(lambda: p.activate(second, ASID))
+    found["DECOMMISSION of guest 77"] = ask(lambda: p.decommission(77))
+    found["ACTIVATE_EX with a wrong length"] = ask(lambda: p.call("ACTIVATE_EX", b.ActivateExBuffer(length=0)))
+    found["ACTIVATE_EX on a core that does not exist"] = ask(lambda: p.activate_ex(second, ASID, [400]))
+    found["command 0x72"] = Reply(p.mailbox(0x72), str(p.refusal and p.refusal.rule))
+    while (reply := ask(lambda: p.launch_start(0))).status is Status.SUCCESS:
+        pass
+    found[f"LAUNCH_START with {p.platform_status().guest_count} guests"] = reply
+    return found

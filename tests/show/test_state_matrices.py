@@ -10,6 +10,7 @@ from sevref.firmware import COMMANDS, PlatformState
 from sevref.show import policies
 from sevref.show.html import LIMIT
 from sevref.show.lifecycle import (
+    buffer_maps,
     guest_diagram,
     platform_diagram,
     record_run,
@@ -19,7 +20,7 @@ from sevref.show.lifecycle import (
     why_table,
 )
 from sevref.show.matrix import Reply, ask, matrix, short
-from sevref.show.trials import guest_matrix, platform_matrix
+from sevref.show.trials import guest_matrix, platform_matrix, status_tour
 from sevref.status import Status as S
 from show.page import read
 
@@ -149,6 +150,30 @@ def test_diagrams() -> None:
     assert "INIT\n    -> UNINIT: SHUTDOWN\n    -> WORKING: LAUNCH_START, RECEIVE_START" in platform_diagram().text()
     text = guest_diagram("SENT").text()
     assert "now: SENT" in text and "SUPDATE\n    -> SENT: SEND_FINISH\n    -> RUNNING: SEND_CANCEL" in text
+
+
+def test_status_tour() -> None:
+    tour = status_tour()
+    assert list(tour)[-1] == "LAUNCH_START with 1024 guests"
+    assert [reply.status.name for reply in tour.values() if reply.rule] == [
+        "INVALID_CONFIG",
+        "SECURE_DATA_INVALID",
+        "HWERROR_PLATFORM",
+        "ASID_OWNED",
+        "DFFLUSH_REQUIRED",
+        "WBINVD_REQUIRED",
+        "INVALID_GUEST",
+        "INVALID_PARAM",
+        "INVALID_CONFIG",
+        "INVALID_COMMAND",
+        "RESOURCE_LIMIT",
+    ]
+
+
+def test_buffers() -> None:
+    text = buffer_maps().text()
+    assert "SEND_UPDATE_DATA, SEND_UPDATE_VMSA" in text and "software_data" in text
+    assert "SHUTDOWN, PLATFORM_RESET, PEK_GEN, PDH_GEN, DF_FLUSH, NOP" in text
 
 
 def test_run() -> None:

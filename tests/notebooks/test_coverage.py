@@ -1,0 +1,173 @@
+"""What the notebooks show, and what none of them does: commands, statuses, structures.
+
+Every notebook is run, each in a process of its own. A command, status or structure that none shows has to stand in a list
+below, with the reason; entries that a notebook shows by now are printed, to be taken out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import pkgutil
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import sevref
+from sevref import Machine, Platform, SevError, Status
+from sevref.layout import layouts
+from sevref.resources import notebooks_path
+from sevref.show import byte_map
+from sevref.show.coverage import Seen, code_cells, record, recorder
+from sevref.status import InputError
+
+COMMANDS_NOT_SHOWN = {"RING_BUFFER": "sevref checks its arguments and then declines, so it never succeeds"}
+
+SNP = "of SEV-SNP's commands or firmware updates: no command of SEV and SEV-ES answers it"
+STATUSES_NOT_SHOWN = {
+    "HWERROR_UNSAFE": "needs hardware that fails; sevref's does not",
+    "AEAD_OFLOW": "needs 2^64 - 2 pages swapped out",
+    "EXIT_RING_BUFFER": "sevref never enters ring-buffer mode",
+    **dict.fromkeys(
+        (
+            "INVALID_PAGE_SIZE",
+            "INVALID_PAGE_STATE",
+            "INVALID_MDATA_ENTRY",
+            "INVALID_PAGE_OWNER",
+            "RMP_INIT_REQUIRED",
+            "BAD_SVN",
+            "BAD_VERSION",
+            "SHUTDOWN_REQUIRED",
+            "UPDATE_FAILED",
+            "RESTORE_REQUIRED",
+            "RMP_INITIALIZATION_FAILED",
+            "INVALID_KEY",
+            "SHUTDOWN_INCOMPLETE",
+        ),
+        SNP,
+    ),
+}
+
+INSIDE = "the signed part of a structure that is shown whole"
+SEALED = "lies in the flash, sealed by the chip's key: neither hypervisor nor owner ever sees it"
+BOOT = "what a VMM reads from a guest's firmware image or puts into one: planned with predicting the launch digest"
+STREAM = "sevref's own file and stream formats, not the specification's: planned with migration and snapshots"
+TABLE = "shown as a table of the walkthrough's own fields, not as a layout"
+LAYOUTS_NOT_SHOWN: dict[str, str] = {
+    **dict.fromkeys(("AmdSignedPart", "AttestationBody", "CertificateBody"), INSIDE),
+    "SignatureSlot": "the 520 bytes of a slot: shown inside the certificate",
+    "RsaKey": "an owner's OCA may be an RSA key; the walkthrough's owners have P-384 keys",
+    "FirmwareHeader": "head of a firmware image, of which sevref reads the version only",
+    **dict.fromkeys(("IdentityRecord", "KeyPairRecord", "StoredRecord"), SEALED),
+    **dict.fromkeys(("FooterTrailer", "ResetBlock", "ResetCode", "SvsmInfo", "HashEntry", "HashTable"), BOOT),
+    **dict.fromkeys(("MetadataHeader", "MetadataLocator", "MetadataSection", "PageInfo"), BOOT),
+    **dict.fromkeys(("Note", "Offer", "Record", "StreamHead"), STREAM),
+    **dict.fromkeys(("SecretEntry", "SecretTableHeader", "TransportKeys"), TABLE),
+}
+#: structures of these modules do not have to be shown yet: SEV-SNP is being built
+OTHER_MODULES = ("sevref.snp", "sevref.rmp")
+
+
+def own_layouts() -> list[str]:
+    """Every structure that sevref declares, whatever was imported so far."""
+    for module in pkgutil.walk_packages(sevref.__path__, "sevref."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found = {name: cls.__module__ for name, cls in layouts().items() if cls.__module__.startswith("sevref.")}
+    return [name for name, module in found.items() if not module.startswith(OTHER_MODULES)]
+
+
+@pytest.fixture(scope="module")
+def seen() -> Seen:
+    paths = sorted(notebooks_path().glob("*.ipynb"))
+    together = Seen()
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(2, os.cpu_count() or 1), mp_context=fresh, max_tasks_per_child=1) as pool:
+        for found in pool.map(record, paths):
+            together.add(found)
+    print(f"\n{len(paths)} notebooks\n" + together.text(own_layouts()))
+    return together
+
+
+def allowed(what: str, missing: Iterable[str], listed: dict[str, str]) -> None:
+    """Nothing is missing without a reason; reasons that are no longer needed are printed."""
+    missing = list(missing)
+    stale = [name for name in listed if name not in missing]
+    print(f"{what} listed as not shown, but shown: {', '.join(stale) or '-'}")
+    assert [name for name in missing if name not in listed] == [], f"{what} that no notebook shows"
+
+
+@pytest.mark.slow
+def test_commands(seen: Seen) -> None:
+    allowed("commands", seen.missing_commands(), COMMANDS_NOT_SHOWN)
+    assert seen.commands["RING_BUFFER", "UNSUPPORTED"]
+
+
+@pytest.mark.slow
+def test_statuses(seen: Seen) -> None:
+    allowed("statuses", seen.missing_statuses(), STATUSES_NOT_SHOWN)
+
+
+@pytest.mark.slow
+def test_layouts(seen: Seen) -> None:
+    allowed("structures", seen.missing_layouts(own_layouts()), LAYOUTS_NOT_SHOWN)
+
+
+# -- the recorder itself
+
+
+def test_recorder_counts_what_happens_and_stops() -> None:
+    platform = Platform(Machine("milan", seed=b"recorder", dram_size=4 << 20))
+    with recorder() as seen:
+        platform.mailbox(0x0E)
+        platform.mailbox(0x99)
+        with pytest.raises(SevError):
+            platform.pdh_gen()
+        byte_map(sevref.Session)
+        sevref.Session().describe()
+    platform.nop()
+    byte_map(sevref.Session)
+    assert seen.commands == {
+        ("NOP", "SUCCESS"): 1,
+        ("unknown id", "INVALID_COMMAND"): 1,
+        ("PDH_GEN", "INVALID_PLATFORM_STATE"): 1,
+    }
+    assert seen.layouts == {"Session": 1} and seen.statuses["INVALID_COMMAND"] == 1
+    assert seen.refusals("PDH_GEN") == ["INVALID_PLATFORM_STATE"] and seen.refusals("NOP") == []
+    assert "NOP" not in seen.missing_commands() and len(seen.missing_commands()) == 40
+    assert "INVALID_COMMAND" not in seen.missing_statuses() and "ACTIVE" in seen.missing_statuses()
+    assert seen.missing_layouts(["Session", "InitBuffer"]) == ["InitBuffer"]
+    assert "structures that no notebook shows: InitBuffer" in seen.text(["Session", "InitBuffer"])
+
+
+def test_a_notebook_is_run_as_a_kernel_runs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "n.ipynb"
+    cells = [
+        "import sevref\\nfrom sevref import show",
+        "print('said')\\nsevref.Session()",
+        "x = !echo hi",
+        "assert x == ['hi']",
+    ]
+    path.write_text(
+        '{"cells": [' + ", ".join(f'{{"cell_type": "code", "source": ["{cell}"]}}' for cell in cells) + "]}"
+    )
+    here = Path.cwd()
+    assert record(path).layouts == {"Session": 1} and Path.cwd() == here
+    assert "said" not in capsys.readouterr().out
+    path.write_text('{"cells": [{"cell_type": "code", "source": "1/0"}]}')
+    with pytest.raises(ZeroDivisionError):
+        record(path)
+    for text in ("{", "[]", '{"cells": [{}]}'):
+        path.write_text(text)
+        with pytest.raises(InputError, match="notebook"):
+            code_cells(path)
+
+
+def test_the_lists_name_what_exists() -> None:
+    assert set(STATUSES_NOT_SHOWN) <= set(Status.__members__)
+    assert set(LAYOUTS_NOT_SHOWN) <= set(own_layouts())
+    for reason in (*COMMANDS_NOT_SHOWN.values(), *STATUSES_NOT_SHOWN.values(), *LAYOUTS_NOT_SHOWN.values()):
+        assert len(reason.split()) > 3
