@@ -89,7 +89,7 @@ def avalanche(preset: str) -> tuple[Gallery, dict[str, int]]:
 
 
 def constants_picture(preset: str, count: int = 28, size: int = 4) -> Picture:
-    """The constants t_4 on as a matrix: a line for each address bit, a cell for each bit of the first ``size`` bytes."""
+    """The constants t_4 on as a matrix: a line for each address bit, a cell for each bit of ``size`` bytes."""
     constants = Engine.preset(preset, boot_seed=BOOT).constants
     rows = [constants[bit][:size] for bit in range(4, 4 + count)]
     note = f"line i is the constant of address bit i + 4, rank {rank([int.from_bytes(row, 'big') for row in rows])}"
