@@ -1,23 +1,18 @@
-"""The memory engine to look at and to play with: a picture in memory, what one bit changes, and the attack lab's panel.
+"""The memory engine to look at and to play with: a picture in memory, a page of equal blocks, what one bit changes.
 
-All keys and boot seeds here are TEST values. Every answer is the engine's or the attack's own.
+All keys and boot seeds here are TEST values. Every answer is the engine's own.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from sevref.attacks.catalogue import ATTACKS, Attack
-from sevref.attacks.grid import COLUMNS
-from sevref.attacks.lab import Outcome, run
-from sevref.attacks.victim import PROTECTIONS
 from sevref.memory import PRESETS, Engine
 from sevref.show import widgets
 from sevref.show.heatmap import Gallery, Picture, bits, equality, grey
 from sevref.show.html import Showable, Stack, statement
 from sevref.show.table import Table, table
 from sevref.show.widgets import Panel, panel
-from sevref.status import InputError
 
 WIDTH, HEIGHT = 128, 96
 KEY, OTHER_KEY, BOOT = bytes(range(32)), bytes(range(100, 132)), bytes(range(32, 64))
@@ -152,36 +147,3 @@ def _page(values: dict[str, Any]) -> Showable:
         cipher += encrypted(values["engine"], p + 4096, data, key)
     first = statement(None, f"the first block is {cipher[:16].hex()}", [PRESETS[values["engine"]].label])
     return Stack(equality(cipher, f"{ENGINES[values['engine']]}, from 0x{p:X}"), first)
-
-
-def attack_panel() -> Panel:
-    """Choose an attack, a processor and a protection, and run it: the attacker in a process of its own.
-
-    Controls: ``attack`` (function name), ``processor`` (name of a column of the matrix), ``protection``."""
-    controls = {
-        "attack": widgets.choice("attack", [(f"{a.id}: {a.title}", name) for name, a in ATTACKS.items()], "replay"),
-        "processor": widgets.choice("processor", [column.name for column in COLUMNS], "Rome, Milan"),
-        "protection": widgets.choice("protection", list(PROTECTIONS), "SEV"),
-    }
-    return panel(controls, _attack, "The attack lab", "Each choice makes a machine with a victim, and attacks it.")
-
-
-def _attack(values: dict[str, Any]) -> Showable:
-    attack = ATTACKS[values["attack"]]
-    column = next(column for column in COLUMNS if column.name == values["processor"])
-    if values["protection"].startswith("SNP") and not column.snp:
-        raise InputError("protection", f"one that {column.name} has: SEV or SEV-ES", values["protection"])
-    outcome = run(attack, column.generation, values["protection"], engine=column.engine)
-    return outcome_statement(outcome, attack)
-
-
-def outcome_statement(outcome: Outcome, attack: Attack) -> Showable:
-    """What came out of an attack, in words: a tick where the victim was safe."""
-    if outcome.works:
-        words = f"{attack.id} works: nobody stops it"
-    elif outcome.refused:
-        words = f"{attack.id} is stopped: {outcome.refused}"
-    else:
-        words = f"{attack.id} does not work: the attacker sees noise, or nothing it can use"
-    lines = [f"Attacker: {attack.attacker}.", f"What stops it: {attack.stops}.", f"Published: {attack.published}."]
-    return statement(not outcome.works, words, [*lines, f"Here: {attack.label}."], attack.title)

@@ -14,7 +14,6 @@ from sevref.show.engine import (
     HEIGHT,
     KEY,
     WIDTH,
-    attack_panel,
     avalanche,
     constants_picture,
     encrypted,
@@ -26,6 +25,7 @@ from sevref.show.engine import (
 from sevref.show.engine import test_image as the_image
 from sevref.show.heatmap import Picture, bits, equality, grey, png
 from sevref.show.html import LIMIT
+from sevref.show.lab import Lab, attack_panel, matrix_table, noticed_by
 from show.page import read
 
 
@@ -160,3 +160,34 @@ def test_attack_panel() -> None:
     assert "E5 works" in panel.value_text
     panel.reset()
     assert "E12 works" in panel.static().text()
+
+
+def test_lab_remembers_what_was_tried() -> None:
+    lab = Lab()
+    assert "E12 works: nobody stops it" in lab.run("replay").text()
+    assert "RmpFault" in lab.run("replay", "milan", "SNP").text()
+    lab.run("firmware_oracle", "milan", "SNP + hiding")
+    lab.run("plain_reads", "naples", engine="xe-zen1")
+    from sevref.attacks.keylab import CASES, run_cases
+
+    assert "another chip" in lab.note(run_cases([CASES[2], CASES[5], CASES[9]])).text()
+    rows = [(noticed_by(entry.outcome), entry.outcome.works) for entry in lab.entries]
+    assert rows == [
+        ("nobody", True),
+        ("processor", False),
+        ("AMD-SP", False),
+        ("nobody", False),
+        ("guest owner", False),
+        ("guest owner", False),
+        ("AMD-SP", False),
+    ]
+    text = lab.text()
+    assert "Naples (xe-zen1), SEV" in text and "noise, or nothing to use" in text and "it works" in text
+    assert lab.last is lab.entries[-1].outcome and "<table" in lab._repr_html_()
+
+
+def test_matrix_table() -> None:
+    from sevref.attacks.grid import matrix
+
+    text = matrix_table(matrix(["E12 replay", "E5 to E9 tweak attacks"])).text()
+    assert "works" in text and "stopped" in text and "Naples (7251) works" in text
