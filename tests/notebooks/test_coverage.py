@@ -53,8 +53,8 @@ STATUSES_NOT_SHOWN = {
 
 INSIDE = "the signed part of a structure that is shown whole"
 SEALED = "lies in the flash, sealed by the chip's key: neither hypervisor nor owner ever sees it"
-BOOT = "what a VMM reads from a guest's firmware image or puts into one: planned with predicting the launch digest"
-STREAM = "sevref's own file and stream formats, not the specification's: planned with migration and snapshots"
+BOOT = "what a VMM reads from a guest's firmware image; the notebooks show the area that it names"
+STREAM = "sevref's own file and stream formats, not the specification's"
 TABLE = "shown as a table of the walkthrough's own fields, not as a layout"
 LAYOUTS_NOT_SHOWN: dict[str, str] = {
     **dict.fromkeys(("AmdSignedPart", "AttestationBody", "CertificateBody"), INSIDE),
@@ -62,9 +62,9 @@ LAYOUTS_NOT_SHOWN: dict[str, str] = {
     "RsaKey": "an owner's OCA may be an RSA key; the walkthrough's owners have P-384 keys",
     "FirmwareHeader": "head of a firmware image, of which sevref reads the version only",
     **dict.fromkeys(("IdentityRecord", "KeyPairRecord", "StoredRecord"), SEALED),
-    **dict.fromkeys(("FooterTrailer", "ResetBlock", "ResetCode", "SvsmInfo", "HashEntry", "HashTable"), BOOT),
-    **dict.fromkeys(("MetadataHeader", "MetadataLocator", "MetadataSection", "PageInfo"), BOOT),
-    **dict.fromkeys(("Note", "Offer", "Record", "StreamHead"), STREAM),
+    **dict.fromkeys(("FooterTrailer", "ResetBlock", "ResetCode", "SvsmInfo"), BOOT),
+    **dict.fromkeys(("MetadataHeader", "MetadataLocator", "MetadataSection"), BOOT),
+    **dict.fromkeys(("Note", "Offer", "StreamHead"), STREAM),
     **dict.fromkeys(("SecretEntry", "SecretTableHeader", "TransportKeys"), TABLE),
 }
 #: structures of these modules do not have to be shown yet: SEV-SNP is being built
