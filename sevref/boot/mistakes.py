@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from sevref.boot.digest import MODES, Guest
@@ -136,44 +137,60 @@ def _boot(given: KernelHashes) -> Iterator[Change]:
 
 def _other_files(guest: Guest, files: Files) -> Iterator[Change]:
     """Forms of the files that cost a hash of all their bytes each; they are made when they are tried."""
+    if guest.kernel is None:
+        yield from _other_boots(files)
+        return
     for path in files.others:
         name = os.path.basename(os.fspath(path))
-        yield Change("kernel", f"kernel: {name}", True, _hashed("kernel", _file(path), files), True)
-        yield Change("initrd", f"initrd: {name}", True, _hashed("initrd", _file(path), files), True)
+        yield Change("kernel", f"kernel: {name}", True, _hashed("kernel", _file(path)), True)
+        yield Change("initrd", f"initrd: {name}", True, _hashed("initrd", _file(path)), True)
     for part in "kernel", "initrd":
         given: Path | None = getattr(files, part)
-        if given is None or guest.kernel is None:
+        if given is None:
             continue
-        yield Change(part, f"{part} not compressed", True, _hashed(part, _unpacked(given), files), True)
+        yield Change(part, f"{part} not compressed", True, _hashed(part, _unpacked(given)), True)
         for level in 9, 6, 1:
             words = f"{part} compressed with gzip -{level} (zlib's, no name, no time)"
-            yield Change(part, words, False, _hashed(part, _packed(given, level), files), True)
-    if files.kernel is not None and guest.kernel is not None:
+            yield Change(part, words, False, _hashed(part, _packed(given, level)), True)
+    if files.kernel is not None:
         for words, patch in _SETUP.items():
             make = _patched(files.kernel, patch)
-            yield Change("kernel", f"kernel with {words}", False, _hashed("kernel", make, files), True)
+            yield Change("kernel", f"kernel with {words}", False, _hashed("kernel", make), True)
 
 
-def _hashed(part: str, make: Callable[[], bytes | None], files: Files) -> Callable[[Guest], Guest | None]:
-    """Apply the hash that ``make`` computes once, when it is first wanted; it returns None if there is none."""
-    known: list[bytes | None] = []
+def _other_boots(files: Files) -> Iterator[Change]:
+    """No kernel was given, or the host says that none is measured: any of the other files may have been, with another
+    one as initrd or with none."""
+    hashes = {path: cache(_file(path)) for path in files.others}
+
+    def boot(kernel: Path, initrd: Path | None) -> Callable[[Guest], Guest | None]:
+        def apply(guest: Guest) -> Guest | None:
+            disk = EMPTY if initrd is None else hashes[initrd]()
+            return guest._replace(kernel=KernelHashes(hashes[kernel](), disk, of_cmdline(files.cmdline)))
+
+        return apply
+
+    for kernel in files.others:
+        name = f"kernel: {os.path.basename(os.fspath(kernel))}"
+        yield Change("kernel", name, True, boot(kernel, None), True)
+        for initrd in files.others:
+            words = f"{name} and initrd: {os.path.basename(os.fspath(initrd))}"
+            yield Change("kernel", words, True, boot(kernel, initrd), True)
+
+
+def _hashed(part: str, make: Callable[[], bytes | None]) -> Callable[[Guest], Guest | None]:
+    """Apply the hash that ``make`` computes, once, when it is first wanted; None if there is none."""
+    known = cache(make)
 
     def apply(guest: Guest) -> Guest | None:
-        if not known:
-            known.append(make())
-        if known[0] is None:
-            return None
-        if guest.kernel is None:  # nothing was given; this file alone may have been measured
-            if part != "kernel":
-                return None
-            return guest._replace(kernel=KernelHashes(known[0], EMPTY, of_cmdline(files.cmdline)))
-        return guest._replace(kernel=guest.kernel._replace(**{part: known[0]}))
+        hashed = known()
+        return guest._replace(kernel=guest.kernel._replace(**{part: hashed})) if guest.kernel and hashed else None
 
     return apply
 
 
-def _file(path: Path) -> Callable[[], bytes | None]:
-    def make() -> bytes | None:
+def _file(path: Path) -> Callable[[], bytes]:
+    def make() -> bytes:
         digest = hashlib.sha256()
         for block in file_blocks(path, "file"):
             digest.update(block)

@@ -132,10 +132,19 @@ def _from_host(args: argparse.Namespace) -> str | None:
         if firmware is not None and args.firmware_dir is not None:
             firmware = os.path.join(args.firmware_dir, os.path.basename(firmware))
         _fill(args, {"firmware": firmware, "policy": domain.policy, "num_cpus": domain.vcpus})
-        if domain.kernel_hashes and args.kernel is None:
-            _fill(args, {name: getattr(domain, name) for name in ("kernel", "initrd", "cmdline")})
+        if args.kernel is None:
+            boot = {name: getattr(domain, name) for name in ("kernel", "initrd", "cmdline")}
+            if domain.kernel_hashes:
+                _fill(args, boot)
+            else:  # not measured, says the host; the search may find that they were
+                args.unmeasured_cmdline = domain.cmdline
+                args.also = [*args.also, *(path for path in (domain.kernel, domain.initrd) if _is_file(path))]
         args.cpu = domain.cpu
     return measurement
+
+
+def _is_file(path: str | None) -> bool:
+    return path is not None and os.path.isfile(path)
 
 
 def _fill(args: argparse.Namespace, values: dict[str, object]) -> None:

@@ -183,7 +183,8 @@ def _explain(
 
     tek = keys.tek if args.tk is not None or args.tek is not None else None
     readings = read_measurement(text, "--measurement")
-    boot = {"kernel": found.kernel, "initrd": found.initrd, "cmdline": found.cmdline}
+    cmdline = found.cmdline if found.kernel is not None else getattr(args, "unmeasured_cmdline", None)
+    boot = {"kernel": found.kernel, "initrd": found.initrd, "cmdline": cmdline}
     result = explaining.search(args, found.guest, readings, found.owner(keys.tik, tek), **boot)
     explaining.report(result, document, lines)
 

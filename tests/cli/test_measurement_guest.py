@@ -362,3 +362,38 @@ def test_explain_unusable(refused, files, text):
     vector = DATA["sevctl-firmware-only"]
     words = ["measurement", "verify", "--measurement", text, *options(vector), "--tk", "tk", "--explain"]
     assert "--measurement" in refused(*words)
+
+
+def test_explain_that_the_host_did_measure_the_kernel(cli, files):
+    """The XML says that kernel hashes are off, and names kernel, initrd and command line."""
+    vector = DATA["sevctl-kernel"]
+    (files / "guest.xml").write_text(XML.replace("0x0005", "3"))
+    words = ["--measurement", blob_of(vector), *options(vector, policy=None), "--tk", "tk", "--domain-xml", "guest.xml"]
+    done = cli("measurement", "verify", *words, "--explain", "--json")
+    assert json.loads(done.out)["explanation"] == ["kernel: kernel and initrd: initrd"]
+
+
+def test_explain_on_a_terminal_shows_a_bar(cli, files, monkeypatch):
+    """It stands on standard error and is taken away at the end; elsewhere there is none."""
+    import sys
+
+    from sevref.cli.explaining import Bar
+
+    vector = DATA["sevctl-kernel"]
+    words = ["measurement", "verify", "--measurement", blob_of(vector), *options(vector), "--tk", "tk", "--explain"]
+    quiet = cli(*words)
+    assert (quiet.code, quiet.err) == (1, "")
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+        bar = Bar()
+        assert bar.wanted
+        bar(1, 4)
+        bar(1, 4)
+        bar(4, 4)
+        bar.clear()
+        assert sys.stderr.isatty()
+        shown = cli(*words, "--json")
+    frames = shown.err.split("\r")
+    assert frames[1].startswith("searching [") and frames[-1] == "" and set(frames[-2]) == {" "}
+    assert len(set(frames)) > 5 and "100%" in shown.err
+    json.loads(shown.out)
