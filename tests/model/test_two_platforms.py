@@ -110,6 +110,7 @@ class Guest:
     active: bool = False  # bound in RUNNING or SUPDATE: a vCPU can run
     pages: dict[int, bytes] = field(default_factory=dict)  # index -> what the guest has there, where that is known
     channel: object = None
+    received: bool = False
     measure: bytes = b""
     tek: bytes = bytes(16)
     tik: bytes = bytes(16)
@@ -513,7 +514,7 @@ class TwoPlatforms(RuleBasedStateMachine):
             return
         handle = int.from_bytes(side.rig.answer[:4], "little")
         assert handle not in side.guests
-        guest = side.guests[handle] = Guest(handle, policy, RUPDATE, channel=transfer.channel)
+        guest = side.guests[handle] = Guest(handle, policy, RUPDATE, channel=transfer.channel, received=True)
         side.state = 2
         self.activate(None, (side, guest))
         sent = [packet for packet in self.packets if packet.channel is transfer.channel]
@@ -576,6 +577,7 @@ class TwoPlatforms(RuleBasedStateMachine):
         for side in getattr(self, "sides", []):
             for guest in side.guests.values():
                 assert side.es or not guest.policy & ES
+                assert policy_fits(side, guest.policy) or not guest.received
 
     @invariant()
     def nothing_leaks(self) -> None:

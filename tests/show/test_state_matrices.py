@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from firmware.test_states import ACCEPTED, GUEST_TABLE, guest_answer
@@ -63,6 +65,18 @@ def test_matrix_shows_what_it_was_given() -> None:
     assert [cell.text() for cell in cells_shown] == ["✓ ok", "✗ guest state", "–", "–"]
     assert cells_shown[1].attributes["title"] == '<A>, y: INVALID_GUEST_STATE: not "now"'
     assert [head.text() for head in page.all("th")] == ["", "x", "y", "<A>", "B"]
+
+
+def test_matrix_keeps_the_rules_for_pictures() -> None:
+    cells = {("a", "x"): Reply(S.SUCCESS), ("a", "y"): Reply(S.ACTIVE), ("a", "z"): Reply(S.POLICY_FAILURE)}
+    page = matrix(cells, "T", ["a"], ["x", "y", "z", "w"])._repr_html_()
+    assert not re.search(r"<(style|script|link)\b|\son\w+=|class=|\bid=|url\(", page)
+    tree = read(page)
+    scrolling = [e for e in tree.all() if e.style.get("overflow-x") == "auto"]
+    assert len(scrolling) == 1 and scrolling[0].all("table") and scrolling[0].attributes["tabindex"] == "0"
+    backgrounds = {e.style["background"] for e in tree.all("td") if "background" in e.style}
+    assert len(backgrounds) == 3 and all(re.fullmatch(r"rgba\(\d+,\d+,\d+,0\.[123]\d*\)", b) for b in backgrounds)
+    assert matrix(cells, "T").text() in tree.text() or "as text" in tree.text()
 
 
 def test_reply_of_a_call() -> None:
