@@ -119,6 +119,14 @@ def test_malformed(
     assert stage.guests == guests
 
 
+def test_a_vcpu_that_the_head_does_not_know(stage: Stage, stream: bytes) -> None:
+    """Records of vCPUs are numbered from 0; two register pages are announced."""
+    record = len(stream) - 16 - (16 + 52 + 4096)
+    assert struct.unpack_from("<IIQ", stream, record) == (2, 4096, 1)
+    with pytest.raises(InputError, match=rf"offset 0x{record + 8:X}: ADDRESS: expected a vCPU below 2, found 0x2"):
+        read_stream(put(stream, record + 8, "Q", 2))
+
+
 def test_cut_off_anywhere(stage: Stage, stream: bytes, tmp_path: Path) -> None:
     path, guests = tmp_path / "guest", stage.guests
     for size in [
