@@ -1,8 +1,8 @@
 """MODEL of the processor's caches: one write-back cache that all cores share, plaintext, tagged by key id and line.
 
-What it shows is documented: a line is encrypted with the key that its tag selects when it is *written back*, and two
-mappings of one address under different keys are not coherent. Sizes, ways and replacement are left out: a line stays
-until somebody flushes it.
+What it shows was reported by researchers (Li et al., CipherLeaks and notes): a line is encrypted with the key that its
+tag selects when it is *written back*, and two mappings of one address under different keys are not coherent. Sizes,
+ways and replacement are left out: a line stays until somebody flushes it.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ class Attack:
     alias: bool = False
     bus: bool = False
     kernel_size: int = 0
+    harmless: bool = False  #: shows an effect that harms nobody by itself
 
 
 # -- judges: each compares the claim with what the victim knows or reads
@@ -107,12 +108,12 @@ ATTACKS: dict[str, Attack] = {
         Attack(
             "E1", "determinism", "Equal plaintext at one place, equal ciphertext", SOFTWARE,
             "basis of CipherLeaks, Li et al. 2021", "ciphertext hiding, against software",
-            lambda world, claim: bool(claim["equal"] and claim["differs"]),
+            lambda world, claim: bool(claim["equal"] and claim["differs"]), harmless=True,
         ),
         Attack(
             "E2", "address_dependence", "Equal plaintext at two places, different ciphertext", SOFTWARE,
             "AMD, Memory Encryption white paper 2016", "nothing: this is the tweak at work",
-            lambda world, claim: claim["in_one"] == 256 and claim["in_both"] == 512,
+            lambda world, claim: claim["in_one"] == 256 and claim["in_both"] == 512, harmless=True,
         ),
         Attack(
             "E3", "plain_reads", "Read the victim's memory", SOFTWARE,
@@ -178,7 +179,7 @@ ATTACKS: dict[str, Attack] = {
         Attack(
             "E14", "raw_move", "Move a page without the firmware: noise; with COPY: it works", SOFTWARE,
             "KVM pins the pages of SEV guests for this reason", "the tweak", _moved,
-            label="follows from the tweak; COPY as AMD's API describes it",
+            label="follows from the tweak; COPY as AMD's API describes it", harmless=True,
         ),
         Attack(
             "E15", "side_channel", "Read a constant-time ladder's exponent off its ciphertext", SOFTWARE,
@@ -189,6 +190,10 @@ ATTACKS: dict[str, Attack] = {
             "E15 dictionary", "dictionary", "Look the secret's ciphertext up among known ones", SOFTWARE,
             "CipherLeaks, Li et al. 2021, for registers; Li et al. 2022 (K) for memory",
             "ciphertext hiding, against software", _pin,
+        ),
+        Attack(
+            "E15 registers", "registers_dictionary", "Look a register's ciphertext up among known ones", SOFTWARE,
+            "CipherLeaks, Li et al. 2021", "register protection (SEV-SNP guests); ciphertext hiding", _pin,
         ),
         Attack(
             "E16", "firmware_oracle", "Let the firmware encrypt guesses at the secret's address", SOFTWARE,

@@ -1,7 +1,7 @@
 """Experiments without an attacker in the middle: why hosts must flush caches (E19), and what migration does (E21).
 
 The caches are a model; that a line is encrypted with the key in its slot when it is written back, and that lines carry
-the ASID, is documented.
+the ASID, was reported by Li et al.
 """
 
 from __future__ import annotations

@@ -36,12 +36,19 @@ ROWS: dict[str, tuple[str, ...]] = {
     "E12 of saved registers": ("registers_replay",),
     "E13 remapping": ("remap",),
     "E15 ciphertext side channel": ("side_channel",),
+    "E15 of saved registers": ("registers_dictionary",),
+    "E15 of saved registers, protected": ("registers_dictionary",),
     "E16 firmware oracle": ("firmware_oracle",),
     "E17 static alias": ("alias",),
     "E17 static alias, boot check": ("alias",),
     "E17 switched alias, bus reader": ("interposer",),
     "E18 wrong ASID": ("crossline",),
     "E20 launch permutation": ("permute",),
+}
+#: rows that are run with a defence that is off otherwise
+DEFENCES: dict[str, dict[str, bool]] = {
+    "E15 of saved registers, protected": {"register_protection": True},
+    "E17 static alias, boot check": {"alias_check": True},
 }
 Cell = tuple[str, str, str]  # row, column, protection
 
@@ -95,7 +102,7 @@ def matrix(
             with Attacker(name) as attacker:
                 for column in COLUMNS:
                     for protection in PROTECTIONS if column.snp else PROTECTIONS[:2]:
-                        check = row.endswith("boot check")
-                        server = serve(attacker.attack, column.generation, protection, column.engine, seed, check)
+                        defences = DEFENCES.get(row, {})
+                        server = serve(attacker.attack, column.generation, protection, column.engine, seed, **defences)
                         outcomes.setdefault((row, column.name, protection), []).append(attacker.run(server))
     return Matrix(outcomes)

@@ -174,11 +174,12 @@ def run(
     *,
     engine: str | EnginePreset | None = None,
     seed: bytes = b"attack lab",
-    alias_check: bool = False,
+    **defences: bool,
 ) -> Outcome:
-    """Run one attack of the catalogue in a process of its own, against a machine made for it."""
+    """Run one attack of the catalogue in a process of its own, against a machine made for it. ``defences`` are
+    ``alias_check`` and ``register_protection`` of ``World``."""
     with Attacker(attack) as attacker:
-        return attacker.run(serve(attacker.attack, generation, protection, engine, seed, alias_check))
+        return attacker.run(serve(attacker.attack, generation, protection, engine, seed, **defences))
 
 
 def serve(
@@ -187,9 +188,9 @@ def serve(
     protection: str = "SEV",
     engine: str | EnginePreset | None = None,
     seed: bytes = b"attack lab",
-    alias_check: bool = False,
+    **defences: bool,
 ) -> Server:
     """A machine with a victim for this attack, behind the pipe's server."""
     options: dict[str, Any] = {"kernel_size": attack.kernel_size} if attack.kernel_size else {}
-    world = World(generation, engine, protection, seed=seed, alias=attack.alias, alias_check=alias_check, **options)
+    world = World(generation, engine, protection, seed=seed, alias=attack.alias, **options, **defences)
     return Server(world, attack)

@@ -29,7 +29,7 @@ SAVE_AREA = 0x300000  # VMCB save area (SEV) or VMSA (SEV-ES): where the registe
 ATTACKERS = 0x1000000  # from here the host's own memory
 SCRATCH = 0x180000
 ALIAS_DISTANCE = 0x600000
-RAX = 0x1F8
+RAX, NONCE = 0x1F8, 0x300
 #: SEV, SEV-ES, SEV-SNP as an ownership filter, and with ciphertext hiding and page moves refused by policy
 PROTECTIONS = ("SEV", "SEV-ES", "SNP", "SNP + hiding")
 
@@ -41,7 +41,9 @@ FIELD = (1 << 127) - 1
 
 
 class World:
-    """A host with one victim under one protection. ``kernel_size`` bytes of known kernel text are launched with it."""
+    """A host with one victim under one protection. ``kernel_size`` bytes of known kernel text are launched with it;
+    ``alias`` and ``alias_check`` are about memory modules (E17), ``register_protection`` about saved registers: SEV-SNP
+    XORs a fresh 8-byte value (offset 0x300 of the VMSA) into them before encryption; here into RAX alone."""
 
     def __init__(
         self,
@@ -53,9 +55,11 @@ class World:
         kernel_size: int = 0x1000,
         alias: bool = False,
         alias_check: bool = False,
+        register_protection: bool = False,
     ) -> None:
         if protection not in PROTECTIONS:
             raise InputError("protection", "one of " + ", ".join(PROTECTIONS), protection)
+        self.register_protection = register_protection and protection.startswith("SNP")
         self.protection, self.es, snp = protection, protection != "SEV", protection.startswith("SNP")
         hiding = protection == PROTECTIONS[3]
         self.page_moves = not hiding  # guest policy bit 25: PAGE_MOVE is refused (here: COPY, which stands for it)
@@ -140,16 +144,18 @@ class World:
         slot = self._slot(page)
         if slot is None or self.machine.umc.read(NONE, slot, 8) != vmsa_checksum(page):
             raise VmrunFailed("VMRUN", "a VMSA with the checksum that the hardware kept", "another one")
-        return int.from_bytes(page[RAX : RAX + 8], "little")
+        return int.from_bytes(page[RAX : RAX + 8], "little") ^ int.from_bytes(page[NONCE : NONCE + 8], "little")
 
     def save_registers(self, rax: int) -> None:
         """VMEXIT: RAX into the save area, and the new checksum to where the host cannot reach it."""
-        value = rax.to_bytes(8, "little")
         if not self.es:
-            self.machine.host_write(SAVE_AREA + RAX, value)
+            self.machine.host_write(SAVE_AREA + RAX, rax.to_bytes(8, "little"))
             return
         umc = self.machine.umc
-        umc.write(self.asid, SAVE_AREA + RAX, value)
+        nonce = self._rng.draw(8) if self.register_protection else bytes(8)
+        hidden = rax ^ int.from_bytes(nonce, "little")
+        umc.write(self.asid, SAVE_AREA + NONCE, nonce)
+        umc.write(self.asid, SAVE_AREA + RAX, hidden.to_bytes(8, "little"))
         page = umc.read(self.asid, SAVE_AREA, PAGE)
         slot = self._slot(page)
         assert slot is not None
@@ -184,7 +190,7 @@ class Victim:
             action.__name__: action
             for action in (
                 *(self.store, self.store_pin, self.serve, self.login, self.sign, self.check, self.digest, self.go_on),
-                *(self.ladder_start, self.ladder_step),
+                *(self.ladder_start, self.ladder_step, self.stop_with, self.stop_with_pin),
             )
         }
 
@@ -240,6 +246,14 @@ class Victim:
         rax = self._world.load_registers()
         self._world.save_registers(rax + 1)
         return rax
+
+    def stop_with(self, value: int) -> None:
+        """Handle a request's number: it is in RAX when the guest stops."""
+        self._world.save_registers(value)
+
+    def stop_with_pin(self) -> None:
+        """The same with the PIN."""
+        self._world.save_registers(self.pin)
 
     def ladder_start(self) -> None:
         """Begin 3 ** exponent with a Montgomery ladder."""

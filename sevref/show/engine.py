@@ -14,7 +14,7 @@ from sevref.show.html import Showable, Stack, statement
 from sevref.show.table import Table, table
 from sevref.show.widgets import Panel, panel
 
-WIDTH, HEIGHT = 128, 96
+WIDTH, HEIGHT = 64, 48  #: of the test image, in blocks of 16 bytes
 KEY, OTHER_KEY, BOOT = bytes(range(32)), bytes(range(100, 132)), bytes(range(32, 64))
 ENGINES = {
     "plain": "no tweak (nothing of AMD's)",
@@ -31,17 +31,17 @@ _LETTERS = {
 
 
 def test_image() -> bytes:
-    """128 × 96 grey pixels of one byte: the letters SEV on a flat ground above a band of stripes."""
+    """64 × 48 cells of 16 equal bytes each: the letters SEV on a flat ground above a band of stripes."""
     image = bytearray(b"\xe0" * (WIDTH * HEIGHT))
     for place, letter in enumerate("SEV"):
         for y, line in enumerate(_LETTERS[letter]):
             for x, cell in enumerate(line):
-                for dy in range(10 if cell == "#" else 0):
-                    start = (12 + 10 * y + dy) * WIDTH + 8 + 40 * place + 6 * x
-                    image[start : start + 6] = b"\x20" * 6
-    for y in range(72, 88):
-        image[y * WIDTH : (y + 1) * WIDTH] = bytes(0x40 if x // 16 % 2 else 0xA0 for x in range(WIDTH))
-    return bytes(image)
+                for dy in range(5 if cell == "#" else 0):
+                    start = (5 + 5 * y + dy) * WIDTH + 4 + 20 * place + 3 * x
+                    image[start : start + 3] = b"\x20" * 3
+    for y in range(36, 44):
+        image[y * WIDTH : (y + 1) * WIDTH] = bytes(0x40 if x // 8 % 2 else 0xA0 for x in range(WIDTH))
+    return b"".join(bytes([cell]) * 16 for cell in image)
 
 
 def encrypted(preset: str, p: int, data: bytes, key: bytes = KEY) -> bytes:
@@ -55,7 +55,7 @@ def image_gallery(places: tuple[tuple[str, int], ...]) -> Gallery:
     image = test_image()
     pictures = [grey(image, WIDTH, "plaintext", "the letters SEV above a band of stripes")]
     for preset, p in places:
-        note = "the letters remain visible" if preset == "plain" else "noise; nothing of the picture is left"
+        note = "the letters remain visible" if preset == "plain" else "noise: nothing of the picture is left"
         pictures.append(grey(encrypted(preset, p, image), WIDTH, f"{ENGINES[preset]}, at 0x{p:X}", note))
     return Gallery(*pictures, title="One image in memory")
 

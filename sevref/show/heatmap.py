@@ -92,10 +92,10 @@ def blocks(data: bytes) -> list[bytes]:
 
 
 def grey(data: bytes, width: int, title: str, note: str = "") -> Picture:
-    """One pixel for each byte, ``width`` a line."""
+    """One cell for each 16-byte block, ``width`` a line, as grey as the block's first byte."""
     found = blocks(data)
-    alt = f"{width} × {len(data) // width} bytes as grey pixels; {len(set(found))} different blocks among {len(found)}"
-    return Picture(data, width, title, alt + (f"; {note}" if note else ""))
+    alt = f"{width} × {len(found) // width} blocks, each as grey as its first byte; {len(set(found))} different blocks"
+    return Picture(data[::BLOCK], width, title, alt + (f"; {note}" if note else ""), scale=4)
 
 
 def equality(data: bytes, title: str, per_line: int = 16) -> Picture:

@@ -14,12 +14,13 @@ from sevref.attacks.keylab import KEY_ATTACKS, KeyOutcome
 from sevref.attacks.lab import Outcome, run
 from sevref.attacks.victim import PROTECTIONS
 from sevref.show import widgets
-from sevref.show.html import Html, Showable, element, escape, statement
+from sevref.show.html import Html, Showable, Stack, element, escape, statement
 from sevref.show.table import Table, table, verdict_cell
 from sevref.show.widgets import Panel, panel
 from sevref.status import InputError
 
 NOBODY = "nobody"
+DEFENCES = {"alias_check": "boot firmware looks for aliases", "register_protection": "registers masked"}
 
 
 def noticed_by(outcome: Outcome) -> str:
@@ -38,6 +39,7 @@ class Entry:
     what: str
     against: str
     outcome: Outcome
+    harmless: bool = False
 
 
 class Lab(Showable):
@@ -49,12 +51,23 @@ class Lab(Showable):
         self.entries: list[Entry] = []
 
     def run(self, attack: str, generation: str = "milan", protection: str = "SEV", **how: Any) -> Showable:
-        """Run one attack of the catalogue; its outcome in words."""
-        outcome = run(attack, generation, protection, **how)
-        engine = how.get("engine")
-        words = f"{generation.capitalize()}{f' ({engine})' if isinstance(engine, str) else ''}, {protection}"
-        self.entries.append(Entry(f"{outcome.attack}: {ATTACKS[attack].title}", words, outcome))
-        return outcome_statement(outcome, ATTACKS[attack])
+        """Run one attack of the catalogue; what it is, and what came of it."""
+        return self.compare(attack, (generation, protection), **how)
+
+    def compare(self, attack: str, *where: tuple[str, str], **how: Any) -> Showable:
+        """Run one attack against several (generation, protection), ``how`` as in ``attacks.run``: what it is, and what
+        came of it each time."""
+        rows = []
+        for generation, protection in where:
+            outcome = run(attack, generation, protection, **how)
+            engine = how.get("engine")
+            name = f" ({engine})" if isinstance(engine, str) else ""
+            checked = "".join(f", {words}" for defence, words in DEFENCES.items() if how.get(defence))
+            against = f"{generation.capitalize()}{name}, {protection}{checked}"
+            what = f"{outcome.attack}: {ATTACKS[attack].title}"
+            self.entries.append(Entry(what, against, outcome, ATTACKS[attack].harmless))
+            rows.append({"against": against, "what came of it": _verdict(outcome, ATTACKS[attack])})
+        return Stack(attack_card(ATTACKS[attack]), table(rows))
 
     def note(self, found: list[KeyOutcome]) -> Table:
         """Remember cases of the key-management attacks; their table."""
@@ -75,8 +88,8 @@ class Lab(Showable):
             {
                 "attempt": _wide(entry.what, 26),
                 "against": _wide(entry.against, 16),
-                "noticed by": verdict_cell(not entry.outcome.works, noticed_by(entry.outcome)),
-                "what came of it": _wide(_result(entry.outcome), 18),
+                "noticed by": verdict_cell(not entry.outcome.works or entry.harmless, noticed_by(entry.outcome)),
+                "what came of it": _wide(_result(entry), 18),
             }
             for entry in self.entries
         ]
@@ -93,9 +106,10 @@ def _wide(words: str, least: int) -> Html:
     return Html(element("div", escape(words), f"min-width:{least}ch;max-width:44ch"), words)
 
 
-def _result(outcome: Outcome) -> str:
+def _result(entry: Entry) -> str:
+    outcome = entry.outcome
     if outcome.works:
-        return "it works"
+        return "as expected, no harm" if entry.harmless else "it works"
     return outcome.refused or "noise, or nothing to use"
 
 
@@ -128,21 +142,21 @@ def attack_panel() -> Panel:
 
 
 def _attack(values: dict[str, Any]) -> Showable:
-    attack = ATTACKS[values["attack"]]
     column = next(column for column in COLUMNS if column.name == values["processor"])
     if values["protection"].startswith("SNP") and not column.snp:
         raise InputError("protection", f"one that {column.name} has: SEV or SEV-ES", values["protection"])
-    outcome = run(attack, column.generation, values["protection"], engine=column.engine)
-    return outcome_statement(outcome, attack)
+    return Lab().run(values["attack"], column.generation, values["protection"], engine=column.engine)
 
 
-def outcome_statement(outcome: Outcome, attack: Attack) -> Showable:
-    """What came out of an attack, in words: a tick where the victim was safe."""
+def attack_card(attack: Attack) -> Showable:
+    """What an attack is: who makes it, what stops it, where it was published, and what of it is model."""
+    lines = [f"Attacker: {attack.attacker}.", f"Stopped by: {attack.stops}.", f"Published: {attack.published}."]
+    return statement(None, f"{attack.id}: {attack.title}", [*lines, f"Here: {attack.label}."])
+
+
+def _verdict(outcome: Outcome, attack: Attack) -> Html:
     if outcome.works:
-        words = f"{attack.id} works: nobody stops it"
-    elif outcome.refused:
-        words = f"{attack.id} is stopped: {outcome.refused}"
-    else:
-        words = f"{attack.id} does not work: the attacker sees noise, or nothing it can use"
-    lines = [f"Attacker: {attack.attacker}.", f"What stops it: {attack.stops}.", f"Published: {attack.published}."]
-    return statement(not outcome.works, words, [*lines, f"Here: {attack.label}."], attack.title)
+        return verdict_cell(attack.harmless, "as expected" if attack.harmless else "it works: nobody stops it")
+    return verdict_cell(
+        not attack.harmless, f"stopped: {outcome.refused}" if outcome.refused else "noise, or nothing to use"
+    )

@@ -16,6 +16,8 @@ TABLE = {
     "E12 of saved registers": (WORKS, STOPPED, STOPPED, STOPPED),
     "E13 remapping": (WORKS, WORKS, STOPPED, STOPPED),
     "E15 ciphertext side channel": (WORKS, WORKS, WORKS, STOPPED),
+    "E15 of saved registers": (WORKS, WORKS, WORKS, STOPPED),
+    "E15 of saved registers, protected": (WORKS, WORKS, STOPPED, STOPPED),
     "E16 firmware oracle": (WORKS, WORKS, WORKS, STOPPED),
     "E17 static alias": (WORKS, WORKS, WORKS, WORKS),
     "E17 static alias, boot check": (STOPPED, STOPPED, STOPPED, STOPPED),

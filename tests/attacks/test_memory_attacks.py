@@ -33,6 +33,7 @@ PLAIN = {
     "raw_move": ALL,
     "side_channel": ALL,
     "dictionary": ALL,
+    "registers_dictionary": ALL,
     "firmware_oracle": ALL,
     "alias": ALL,
     "interposer": ALL,
@@ -65,6 +66,7 @@ STOPPED = {
     "remap": (WORKS, "VmmCommunication", "VmmCommunication"),
     "side_channel": (WORKS, WORKS, ""),
     "dictionary": (WORKS, WORKS, ""),
+    "registers_dictionary": (WORKS, WORKS, ""),
     "firmware_oracle": (WORKS, WORKS, "POLICY_FAILURE"),
     "alias": (WORKS, WORKS, WORKS),
     "interposer": (WORKS, WORKS, WORKS),
@@ -179,6 +181,16 @@ def test_e14_moves() -> None:
 def test_e15_two_ciphertexts() -> None:
     for engine in ALL:
         assert claim("side_channel", engine)["different"] == 2
+
+
+def test_e15_register_protection() -> None:
+    assert run("registers_dictionary", "milan", "SNP").works
+    assert not run("registers_dictionary", "milan", "SNP", register_protection=True).works
+    assert run("registers_dictionary", "milan", "SEV-ES", register_protection=True).works  # SNP guests alone have it
+    world = World(protection="SNP", register_protection=True)
+    for value in (0, 7, 1 << 63):
+        world.save_registers(value)
+        assert world.load_registers() == value
 
 
 def test_e17_boot_check() -> None:

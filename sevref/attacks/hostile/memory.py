@@ -234,6 +234,16 @@ def dictionary(host: Host) -> Claim:
     return {"pin": known.get(host.read(p, 16), -1)}
 
 
+def registers_dictionary(host: Host) -> Claim:
+    """E15 on saved registers (CipherLeaks): learn the ciphertexts of known values of RAX, look the secret up."""
+    p, known = int(host.brief["save_area"]) + 0x1F0, {}
+    for value in range(100):
+        host.run("stop_with", value=value)
+        known[host.read(p, 16)] = value
+    host.run("stop_with_pin")
+    return {"pin": known.get(host.read(p, 16), -1)}
+
+
 def firmware_oracle(host: Host) -> Claim:
     """E16 (Heracles): record the ciphertext of the secret at p. Then let the firmware move a page of chosen content to
     p: the same ciphertext means the same plaintext."""
