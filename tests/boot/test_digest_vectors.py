@@ -170,3 +170,19 @@ def test_krun_pages():
     ap = build_vmsa(0x0080B004, vmm="krun-sevctl", vcpu_sig=0x800F12)
     assert ap[0x10:0x20].hex() == "00919a00ffff00000010090000000000"
     assert not any(ap[0x178:0x180] + ap[0x330:0x338] + ap[0x328:0x330] + ap[0x1D8:0x1E0])
+
+
+def test_raw_register_pages_under_snp():
+    """GUEST_TSC_SCALE (0x2F0) and GUEST_TSC_OFFSET (0x2F8) of a page count as zero there, and as they are under SEV-ES."""
+    page = build_vmsa(vcpu_sig=0x800F12, sev_features=1)
+    raw = page[:0x2F0] + b"\1" * 16 + page[0x300:]
+    near = page[:0x2E8] + b"\1" + page[0x2E9:]
+    guest = Guest(image("ovmf_AmdSev_suffix.bin"), vcpus=1, vcpu_sig=0x800F12)
+    assert predict(guest._replace(vmsas=(raw, page))).digest == predict(guest).digest
+    assert predict(guest._replace(vmsas=(near, page))).digest != predict(guest).digest
+    es = guest._replace(mode="seves", features=1)
+    assert predict(es._replace(vmsas=(raw, page))).digest != predict(es).digest
+    assert predict(es._replace(vmsas=(page, page))).digest == predict(es).digest
+    for short in (page[:-1], b""):
+        with pytest.raises(InputError, match="VMSA: expected 4096 bytes"):
+            predict(guest._replace(vmsas=(page, short)))

@@ -257,3 +257,62 @@ def test_the_commands_print_the_same(cli, tmp_path, mode, output, capsys, monkey
     assert (done.code, done.out, done.err) == (0, expected, "")
     text = expected.strip()
     assert len(base64.b64decode(text) if output == "base64" else bytes.fromhex(text)) == (48 if mode == "snp" else 32)
+
+
+# ---------------------------------------------------------------------------------------------- explain
+
+
+def test_explain(cli):
+    done = cli("digest", *CASES["ld-15"], "--explain", EXPECTED["ld-03"])
+    assert (done.code, done.err) == (1, "")
+    assert done.out.splitlines()[0] == EXPECTED["ld-15"]
+    assert (
+        "\n  vCPUs: 1\nfirst step that differs (prediction here, observed there): step 9: vmsa 1 only here\n"
+        in done.out
+    )
+    document = json.loads(cli("digest", *CASES["ld-15"], "--explain", EXPECTED["ld-14"], "--json").out)
+    assert document["match"] is False
+    assert document["explanation"] == ["guest features: 0x21 (Linux 6.6 and 6.7, where the processor has DebugSwap)"]
+    assert {"change": "vCPUs: 512", "match": False, "tried": 1} in document["hypotheses"]
+
+
+@pytest.mark.parametrize("form", [lambda d: d, str.upper, lambda d: base64.b64encode(bytes.fromhex(d)).decode()])
+def test_explain_the_right_value(cli, form):
+    done = cli("digest", *CASES["ld-15"], "--explain", form(EXPECTED["ld-15"]), "--json")
+    assert done.code == 0
+    document = json.loads(done.out)
+    assert (document["match"], document["hypotheses"]) == (True, [])
+
+
+def test_explain_reads_the_quirk_of_snpguest(cli):
+    """It prints base64 of hex text."""
+    text = base64.b64encode(EXPECTED["ld-15"].encode()).decode()
+    done = cli("digest", *CASES["ld-15"], "--explain", text, "--json")
+    assert done.code == 1
+    assert json.loads(done.out)["explanation"] == ["the value is base64 of hex text, not of the bytes"]
+
+
+def test_explain_three_changes_of_cpu_count_model_and_line(cli, tmp_path):
+    (tmp_path / "kernel").write_bytes(b"kernel")
+    words = ["--mode", "snp", "--ovmf", OVMF, "--kernel", tmp_path / "kernel"]
+    other = cli("digest", *words, "--append", "a b", "--vcpus", 9, "--vcpu-type", "EPYC-Rome").out.strip()
+    done = cli(
+        "digest", *words, "--append", "a b ", "--vcpus", 2, "--vcpu-type", "EPYC-Milan", "--explain", other, "--json"
+    )
+    expected = "command line without white space at its end and CPU: EPYC-Rome and vCPUs: 9"
+    assert json.loads(done.out)["explanation"] == [expected]
+
+
+@pytest.mark.parametrize(
+    "words, reason",
+    [
+        ([*CASES["ld-15"], "--explain", "?"], "observed digest: expected hex or base64"),
+        ([*CASES["ld-15"], "--explain", ""], "observed digest: expected hex or base64"),
+        ([*CASES["ld-01"], "--explain", SEED], "--explain: expected a mode of guests, found snp:ovmf-hash"),
+        ([*CASES["ld-15"], "--explain", SEED, "--also", "nowhere"], "--also nowhere: expected a readable file"),
+        ([*CASES["ld-15"], "--explain", SEED, "--firmware-dir", "nowhere"], "--firmware-dir nowhere: expected a folder"),
+        ([*CASES["ld-15"], "--explain", SEED, "--firmware-dir", OVMF], "expected a folder, found not a directory"),
+    ],
+)  # fmt: skip
+def test_explain_refusals(refused, words, reason):
+    assert reason in refused("digest", *words)
