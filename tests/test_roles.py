@@ -233,11 +233,27 @@ def test_an_asid_is_reused_after_a_flush() -> None:
     vm.finish()
     vm.stop()
     with pytest.raises(SevError) as error:
-        stage.host.launch(build_firmware(), 0)
+        stage.platform.activate(stage.platform.launch_start(0), vm.asid)
     assert error.value.status is S.DFFLUSH_REQUIRED
-    stage.host.release_asid(vm.asid)
-    stage.host.flush()
     assert stage.host.launch(build_firmware(), 0).asid == vm.asid
+    assert [e.message for e in stage.platform.log].count("DF_FLUSH") == 2
+
+
+def test_a_launch_that_fails_leaves_nothing_behind() -> None:
+    stage = Stage()
+    before = stage.platform.platform_status().guest_count
+    failures = {
+        "a VMSA without ES": ({"policy": 0, "vmsas": (bytes(4096),)}, S.UNSUPPORTED),
+        "ES on a platform without": ({"policy": 4}, S.UNSUPPORTED),
+        "more memory than there is": ({"policy": 0, "ram_size": 1 << 40}, S.RESOURCE_LIMIT),
+    }
+    for arguments, status in list(failures.values()) * 80:  # 80 MiB, if the memory of each were lost
+        with pytest.raises(SevError) as error:
+            stage.host.launch(build_firmware(), **arguments)
+        assert error.value.status is status
+    assert stage.platform.platform_status().guest_count == before
+    vm = stage.host.launch(build_firmware(), 0)
+    assert stage.platform.guest_status(vm.handle).asid == vm.asid
 
 
 # ------------------------------------------------------------------------------------------- platform owner

@@ -114,20 +114,32 @@ class Hypervisor:
         """Start a launch: LAUNCH_START, ACTIVATE, LAUNCH_UPDATE_DATA of ``image``, LAUNCH_UPDATE_VMSA of each page.
 
         ``image`` is guest firmware (a multiple of 4096 bytes), ``vmsas`` are register pages, ``ram_size`` is the
-        guest's RAM in bytes. ``SevError`` as the firmware answers."""
+        guest's RAM in bytes. ``SevError`` as the firmware answers; nothing of the guest is left then.
+        A host that has run out of clean ASIDs flushes first, as KVM does."""
         if len(image) % PAGE or not image:
             raise InputError("guest firmware image", "a multiple of 4096 bytes, not empty", f"{len(image)} bytes")
         platform, es = self.platform, Policy(policy).es
         handle = platform.launch_start(policy, godh, session)
-        vm = GuestVm(self, handle, self.pick_asid(es), self.allocate(ram_size), _pages(ram_size), len(image))
-        platform.activate(handle, vm.asid)
-        platform.machine.host_write(vm.image_paddr, image)
-        platform.launch_update_data(handle, vm.image_paddr, len(image))
-        for vmsa in vmsas:
-            paddr = self.allocate(PAGE)
-            platform.machine.host_write(paddr, vmsa)
-            vm.vmsas.append(paddr)
-            platform.launch_update_vmsa(handle, paddr)
+        try:
+            vm = self.make_room(handle, es, ram_size, len(image), len(vmsas))
+        except SevError:
+            platform.decommission(handle)
+            raise
+        try:
+            platform.activate(handle, vm.asid)
+        except SevError:
+            platform.decommission(handle)
+            vm.release()
+            raise
+        try:
+            platform.machine.host_write(vm.image_paddr, image)
+            platform.launch_update_data(handle, vm.image_paddr, len(image))
+            for paddr, vmsa in zip(vm.vmsas, vmsas, strict=True):
+                platform.machine.host_write(paddr, vmsa)
+                platform.launch_update_vmsa(handle, paddr)
+        except BaseException:
+            vm.stop()
+            raise
         return vm
 
 
