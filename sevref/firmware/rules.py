@@ -136,9 +136,10 @@ class _Reader:
         place: str = "",
         section: str = "",
         given: dict[str, _Walk] | None = None,
+        flags: dict[str, bool] | None = None,
     ) -> None:
         """Walk a function; ``place`` is the row and details of the call, ``section`` that of the caller's rows,
-        ``given`` what its callable arguments are."""
+        ``given`` what its callable arguments are, ``flags`` its arguments that are True or False."""
         name, row = function.__qualname__, BY_NAME[self.command]
         if name in self._stack:
             return
@@ -156,6 +157,8 @@ class _Reader:
         assert isinstance(tree, ast.FunctionDef)
         section = SECTIONS.get(name, section or SHEETS[self.command])
         walk = _Walk(self, lines, function.__globals__, place, section, given or {})
+        defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+        walk.flags = {name: value for name, value in defaults.items() if isinstance(value, bool)} | (flags or {})
         walk.body(tree.body)
         self._stack.pop()
 
@@ -174,6 +177,7 @@ class _Walk:
     ) -> None:
         self.reader, self.lines, self.names, self.place, self.section = reader, lines, names, place, section
         self.given = given  # name -> walk of a function or lambda of the caller
+        self.flags: dict[str, bool] = {}  # parameters whose value is known: what they rule out is no rule here
         self.words: dict[str, ast.expr] = {}  # name -> expression last assigned
         self.nested: dict[str, list[ast.stmt]] = {}
         self.statement: ast.stmt | None = None
@@ -194,6 +198,9 @@ class _Walk:
                 self._expressions(statement)
 
     def _compound(self, statement: ast.stmt) -> None:
+        test = getattr(statement, "test", None)
+        if isinstance(test, ast.Name) and self.flags.get(test.id) is False:
+            return
         for name in ("test", "iter", "items"):
             part = getattr(statement, name, None)
             for node in part if isinstance(part, list) else [part]:
@@ -224,7 +231,8 @@ class _Walk:
     def _call(self, call: ast.Call) -> None:
         name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
         if name == "require":
-            self._rule(call.args[1], call.args[2])
+            if not self._always(call.args[0]):
+                self._rule(call.args[1], call.args[2])
         elif name == "SevError" and len(call.args) >= 2:
             self._rule(call.args[0], call.args[1])
         elif name == "require_mac":
@@ -239,7 +247,29 @@ class _Walk:
             elif walk.inner is not None:
                 walk._expressions(walk.inner)
         elif name not in _INTERNAL and (function := self._resolve(call.func)) is not None:
-            self.reader.function(function, self._place(name), self.section, self._arguments(function, call))
+            place, given = self._place(name), self._arguments(function, call)
+            self.reader.function(function, place, self.section, given, self._flags(call))
+
+    def _always(self, condition: ast.expr) -> bool:
+        """Whether a condition ``... or not flag`` holds because the flag is False."""
+        parts = condition.values if isinstance(condition, ast.BoolOp) and isinstance(condition.op, ast.Or) else []
+        return any(
+            isinstance(part, ast.UnaryOp)
+            and isinstance(part.operand, ast.Name)
+            and self.flags.get(part.operand.id) is False
+            for part in parts
+        )
+
+    def _flags(self, call: ast.Call) -> dict[str, bool]:
+        """Keyword arguments that are True or False, or a flag of the caller's."""
+        found = {}
+        for keyword in call.keywords:
+            value = keyword.value
+            if isinstance(value, ast.Constant) and isinstance(value.value, bool):
+                found[str(keyword.arg)] = value.value
+            elif isinstance(value, ast.Name) and value.id in self.flags:
+                found[str(keyword.arg)] = self.flags[value.id]
+        return found
 
     @staticmethod
     def _is_processor(node: ast.expr) -> bool:

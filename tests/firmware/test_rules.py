@@ -111,6 +111,14 @@ def test_every_command_has_rules_in_words_with_a_place(name):
     assert len({(rule.status, rule.rule, rule.sheet) for rule in found}) == len(found)
 
 
+@pytest.mark.parametrize("name", ["LAUNCH_UPDATE", "SEND_UPDATE", "RECEIVE_UPDATE"])
+def test_a_shared_body_gives_each_command_its_own_rules(name):
+    data, vmsa = rules(f"{name}_DATA"), rules(f"{name}_VMSA")
+    assert "UNSUPPORTED" in {rule.status.name for rule in vmsa}
+    assert not any("VMSA" in rule.rule for rule in data)
+    assert len(vmsa) > len(data)
+
+
 def test_all_commands_are_built():
     assert set(BODIES) == set(COMMANDS)
 
