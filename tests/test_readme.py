@@ -71,7 +71,7 @@ def folder(tmp_path_factory):
 
 def test_shell_examples_run(folder):
     lines = blocks("sh")[2].splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 9
     for line in lines:
         words = shlex.split(line)
         assert words[0] == "sevref"
