@@ -54,7 +54,8 @@ def changes(guest: Guest, files: Files, modes: Sequence[str]) -> Iterator[Change
         yield from _cmdlines(files.cmdline)
         yield from _boot(guest.kernel)
     for image in files.firmwares:
-        yield Change("firmware", f"firmware: {image.name}", True, _set(firmware=image, ovmf_hash=None))
+        name = image.name.removeprefix("firmware ")
+        yield Change("firmware", f"firmware: {name}", True, _set(firmware=image, ovmf_hash=None))
     if guest.ovmf_hash is not None:
         yield Change("firmware", "firmware: its pages, not the given hash", True, _set(ovmf_hash=None))
     if any(mode not in ("sev", "snp:ovmf-hash") for mode in modes):

@@ -284,3 +284,9 @@ def test_progress_comes_to_its_end():
     explain(Guest(IMAGE, mode="seves"), read_digest("00" * 32, 32), progress=lambda *now: seen.append(now))
     assert len(seen) > 5 and seen[-1][0] == seen[-1][1]
     assert all(done > 0 for done, _ in seen) and [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_only_linux_kernels_have_a_setup_header(tmp_path):
+    other = linux(x202=b"hdrs")
+    digest = sev(other[:0x210] + b"\0" + other[0x211:], b"initrd", LINE.encode() + b"\0")
+    assert search(tmp_path, digest, kernel=other).matches == []
