@@ -352,3 +352,14 @@ def test_a_reset_empties_the_table() -> None:
     host = owned()
     host.power_cycle()
     host.host_write(AT, TEXT)
+
+
+@pytest.mark.parametrize("evicts", [True, False])
+def test_a_dirty_host_line_where_the_firmware_writes_guest_memory(evicts: bool) -> None:
+    host, platform = running(caches=True, sp_evicts=evicts)
+    host.host_write(AT, noise(64))  # stays in the cache, dirty
+    host.host_write(AT + 0x1000, TEXT)
+    platform.dbg_encrypt(platform.guest_status(1).handle, AT + 0x1000, AT, 64)
+    assert host.umc.read(A, AT, 64) == TEXT
+    host.wbinvd()
+    assert (host.umc.read(A, AT, 64) == TEXT) == evicts
