@@ -175,6 +175,7 @@ def cases(count, seed, changes):
         yield number, believed, truth, {hide(rng, axis, truth, bits) for axis in axes}
 
 
+@pytest.mark.slow
 def test_160_hidden_changes(folder):
     named = set()
     for number, believed, truth, words in cases(160, 1, 1):
@@ -188,6 +189,7 @@ def test_160_hidden_changes(folder):
     assert len(named) > 25
 
 
+@pytest.mark.slow
 def test_40_hidden_pairs(folder):
     named = set()
     for number, believed, truth, words in cases(40, 2, 2):
