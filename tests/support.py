@@ -21,6 +21,7 @@ PEERS = {  # name: (places to look, Debian packages)
         ["/usr/bin/virt-qemu-sev-validate"],
         "libvirt-clients-qemu python3-libvirt python3-lxml python3-cryptography",
     ),
+    "chromium": (["/usr/bin/chromium"], "chromium"),
     "strace": (["/usr/bin/strace"], "strace"),
     "OVMF_CODE.fd": (["/usr/share/OVMF/OVMF_CODE.fd"], "ovmf"),
     "OVMF_CODE_4M.fd": (["/usr/share/OVMF/OVMF_CODE_4M.fd"], "ovmf"),

@@ -7,6 +7,7 @@ author = "the sevref contributors"
 release = version = __version__
 html_title = f"sevref {__version__}"
 language = "en"
+smartquotes = False  # "--json" is not a dash
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sevref.site.docstrings", "sevref.site.terms"]
 # Annotations name classes by their bare names, and two classes may be called Guest.
@@ -29,6 +30,7 @@ maximum_signature_line_length = 88
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
 html_show_sourcelink = False
 html_copy_source = False
 html_show_copyright = False
@@ -37,6 +39,6 @@ html_use_index = True
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 html_theme_options = {
-    "navigation_with_keys": True,
+    "navigation_with_keys": False,  # the arrow keys scroll wide tables
     "top_of_page_buttons": [],
 }

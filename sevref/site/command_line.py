@@ -42,10 +42,18 @@ def _children(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPar
     return {}
 
 
-def _section(parser: argparse.ArgumentParser, level: int) -> str:
+def _helps(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """What a parser's list of commands says of each."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return {choice.dest: choice.help or "" for choice in action._choices_actions}
+    return {}
+
+
+def _section(parser: argparse.ArgumentParser, level: int, words: str = "") -> str:
     parts = [
         target(anchor("cli", parser.prog)) + "#" * level + f" {parser.prog}\n",
-        text(parser.description or "") + "\n",
+        text(parser.description or words[:1].upper() + words[1:]) + "\n",
         f"```text\n{_usage(parser)}\n```\n",
     ]
     rows = [
@@ -57,12 +65,13 @@ def _section(parser: argparse.ArgumentParser, level: int) -> str:
         parts.append(table(("argument", "meaning"), rows))
     if parser.epilog:
         parts.append(_epilog(parser.epilog))
-    parts += [_section(child, level + 1) for child in _children(parser).values()]
+    helps = _helps(parser)
+    parts += [_section(child, level + 1, helps.get(name, "")) for name, child in _children(parser).items()]
     return "\n".join(parts)
 
 
 def _usage(parser: argparse.ArgumentParser) -> str:
-    """The usage on one line, so that no terminal's width is in it, broken before each option."""
+    """The usage on one line, so that no terminal's width is in it; the page breaks it."""
     formatter = argparse.HelpFormatter(parser.prog, width=100_000)
     formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups, prefix="")
     return formatter.format_help().strip()
@@ -88,16 +97,21 @@ def _help(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
 def _epilog(epilog: str) -> str:
     """The end of the help: paragraphs, and indented lines as they would be typed."""
     out: list[str] = []
+    words: list[str] = []
     typed: list[str] = []
     for line in [*epilog.splitlines(), ""]:
-        if line.startswith("  "):
-            typed.append(line[2:])
-            continue
-        if typed:
+        example = re.match(r"(examples?): (sevref .*)", line)
+        if words and (not line or example or line.startswith("  ")):
+            paragraph = " ".join(words)
+            out.append(text(paragraph[0].upper() + paragraph[1:]) + "\n")
+            words = []
+        if typed and not line.startswith("  "):
             out.append("```sh\n" + "\n".join(typed) + "\n```\n")
             typed = []
-        if found := re.match(r"(examples?): (sevref .*)", line):
-            out.append(f"{found[1].capitalize()}:\n\n```sh\n{found[2]}\n```\n")
+        if example:
+            out.append(f"{example[1].capitalize()}:\n\n```sh\n{example[2]}\n```\n")
+        elif line.startswith("  "):
+            typed.append(line[2:])
         elif line:
-            out.append(text(line[0].upper() + line[1:]) + "\n")
+            words.append(line)
     return "\n".join(out)

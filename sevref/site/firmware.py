@@ -181,8 +181,8 @@ def _layouts() -> str:
     parts = [
         "# Layouts\n",
         "Every binary structure: buffers of commands, certificates, what travels, and the inputs of MACs and "
-        "signatures. Offsets and sizes are in bytes; integers are little-endian. From the same declaration come parsing, "
-        "packing and the byte maps of the notebooks.\n",
+        "signatures. Offsets and sizes are in bytes; integers are little-endian. From the same declaration come "
+        "parsing, packing and the byte maps of the notebooks.\n",
     ]
     for name, cls in found.items():
         size = f"{cls.SIZE} bytes (`0x{cls.SIZE:X}`)" if cls.FIXED else "The size depends on its fields"
@@ -213,7 +213,7 @@ def _layouts() -> str:
 _PLATFORM = {
     PlatformState.UNINIT: "No identity in memory, no guests. INIT reads or makes the identity.",
     PlatformState.INIT: "The identity is loaded; there are no guests. Ownership may change.",
-    PlatformState.WORKING: "There is at least one guest.",
+    PlatformState.WORKING: "There is at least one guest; DECOMMISSION of the last one leads back to INIT.",
 }
 _GUEST = {
     GuestState.UNINIT: "No such guest.",
@@ -227,23 +227,19 @@ _GUEST = {
 
 
 def _states(built: dict[str, tuple[Rule, ...]]) -> str:
-    platform = [
-        (state, row.name, row.next_platform if row.next_platform is not None else state)
-        for row in COMMANDS.values()
-        for state in sorted(row.platform)
+    platform: list[tuple[PlatformState, str, PlatformState]] = []
+    guest: list[tuple[GuestState, str, GuestState]] = []
+    for row in COMMANDS.values():
+        if row.next_platform is not None:
+            platform += [(state, row.name, row.next_platform) for state in sorted(row.platform - {row.next_platform})]
+        if row.next_guest is not None:
+            guest += [(state, row.name, row.next_guest) for state in sorted(row.guest or {GuestState.UNINIT})]
+    platform.append((PlatformState.WORKING, "DECOMMISSION of the last guest", PlatformState.INIT))
+    parts = [
+        "# States\n",
+        "Drawn from the command table: the commands that lead from one state to another.\n",
+        "## Platform\n",
     ]
-    guest = [
-        (state, row.name, row.next_guest if row.next_guest is not None else state)
-        for row in COMMANDS.values()
-        if row.guest is not None
-        for state in sorted(row.guest)
-    ]
-    guest += [
-        (GuestState.UNINIT, row.name, row.next_guest)
-        for row in COMMANDS.values()
-        if row.guest is None and row.next_guest is not None
-    ]
-    parts = ["# States\n", "Drawn from the command table.\n", "## Platform\n"]
     parts += [raw_html(show.state_diagram(platform, title="Platform", states=list(PlatformState))._repr_html_())]
     for platform_state, meaning in _PLATFORM.items():
         allowed = [name for name in built if platform_state in BY_NAME[name].platform]

@@ -25,12 +25,12 @@ def texts() -> dict[str, tuple[str, str]]:
     return found
 
 
-def seen(*words: str) -> str:
-    """Links to the notebooks in which one of ``words`` is seen."""
+def seen(*words: str, short: bool = False) -> str:
+    """Links to the notebooks in which one of ``words`` is seen; ``short``: by their numbers alone."""
     pattern = re.compile("|".join(rf"(?<![\w.]){re.escape(word)}(?!\w)" for word in words))
     calls = re.compile("|".join(rf"\.{re.escape(word)}" for word in words if word.endswith("("))) if words else None
     return ", ".join(
-        f"[{name[:2]} {title}](/notebooks/{name}.ipynb)"
+        f"[{name[:2]}{'' if short else ' ' + title}](/notebooks/{name}.ipynb)"
         for name, (title, content) in texts().items()
         if pattern.search(content) or (calls and calls.pattern and calls.search(content))
     )

@@ -27,6 +27,9 @@ def link_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     for node in list(doctree.findall(nodes.Text)):
         if not left or any(isinstance(parent, _KEEP) for parent in _parents(node)):
             continue
+        before = node.previous_sibling()
+        if isinstance(before, nodes.raw) and not before.astext().startswith("</"):  # inside an element of HTML
+            continue
         made: list[nodes.Node] = []
         position, words = 0, node.astext()
         for found in pattern.finditer(words):

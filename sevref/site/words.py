@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sevref import resources
+from sevref.show import cast, palette
 from sevref.site import notebooks
 from sevref.site.markdown import Pages, anchor, link, table, target, text, toctree
 
@@ -35,7 +36,14 @@ def add(pages: Pages) -> None:
         pages[path.name] = path.read_text(encoding="utf-8")
     walk = [f"notebooks/{name}" for name in notebooks.texts()]
     pages["index.md"] += toctree(walk, "Walkthrough", hidden=True) + toctree(
-        ["readme", "cli/index", "check-your-implementation", "bug-as-a-trace", "protocol/index", "traces/index"],
+        [
+            "About sevref <readme>",
+            "cli/index",
+            "check-your-implementation",
+            "bug-as-a-trace",
+            "protocol/index",
+            "traces/index",
+        ],
         "Use it",
         hidden=True,
     )
@@ -75,14 +83,19 @@ def _keys() -> str:
         table(
             ("key", "name", "kind", "made by"),
             [
-                (link(name, anchor("key", name)), text(key["name"]), text(key["kind"]), text(key["by"]))
+                (
+                    link(name, anchor("key", name)),
+                    text(key["name"]),
+                    text(key["kind"]),
+                    cast.party(key["by"]).html() if key["by"] in palette.PARTIES else text(key["by"]),
+                )
                 for name, key in keys.items()
             ],
         ),
     ]
     for name, key in keys.items():
         address = anchor("key", name)
-        parts += [target(address) + f"## {name}: {key['name']}\n", f"{text(key['kind'])}.\n"]
+        parts += [target(address) + f"## {name}: {key['name']}\n", f"{cast.key(name).html()} {text(key['kind'])}.\n"]
         for field, words in OF_A_KEY.items():
             parts.append(target(f"{address}-{field}") + f"**{words}.** {key[field]}\n")
         if seen := notebooks.seen(name):
@@ -106,23 +119,23 @@ def _questions() -> str:
         "What a reader of these pages must be able to say, and the place of each answer.\n",
         "## Of each key\n",
         table(
-            ("key", *(words.lower() for words in OF_A_KEY.values()), "in the walkthrough"),
+            ("key", "", "", "", "", "in the notebooks"),
             [
                 (
                     link(name, anchor("key", name)),
-                    *(link("answer", f"{anchor('key', name)}-{field}") for field in OF_A_KEY),
-                    notebooks.seen(name) or "not yet",
+                    *(link(words.lower(), f"{anchor('key', name)}-{field}") for field, words in OF_A_KEY.items()),
+                    notebooks.seen(name, short=True) or "not yet",
                 )
                 for name in keys
             ],
         ),
         "## Of each command\n",
         table(
-            ("command", *OF_A_COMMAND.values()),
+            ("command", "", "", ""),
             [
                 (
                     link(name, anchor("command", name)),
-                    *(link("answer", f"{anchor('command', name)}-{end}") for end in OF_A_COMMAND),
+                    *(link(words, f"{anchor('command', name)}-{end}") for end, words in OF_A_COMMAND.items()),
                 )
                 for name in commands
             ],
