@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sevref.machine import MemoryController
+    from sevref.dram import MemoryController
 
 LINE = 64
 

@@ -19,7 +19,7 @@ from sevref.attacks.hostile.pipe import Pipe
 from sevref.status import SevError
 
 #: modules that would be a second way to the machine
-ENGINE = ("sevref.memory", "sevref.tweaks", "sevref.caches", "sevref.attacks.lab")
+ENGINE = ("sevref.memory", "sevref.presets", "sevref.tweaks", "sevref.caches", "sevref.attacks.lab")
 _FORBIDDEN = ("open", "os.", "socket.", "subprocess.", "ctypes.", "import", "mmap.", "shutil.", "fcntl.")
 
 
