@@ -27,7 +27,8 @@ def link_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     for node in list(doctree.findall(nodes.Text)):
         if not left or any(isinstance(parent, _KEEP) for parent in _parents(node)):
             continue
-        before = node.previous_sibling()
+        place = node.parent.index(node)
+        before = node.parent[place - 1] if place else None
         if isinstance(before, nodes.raw) and not before.astext().startswith("</"):  # inside an element of HTML
             continue
         made: list[nodes.Node] = []

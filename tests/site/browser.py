@@ -65,6 +65,7 @@ class Page:
         self.problems, self.requests, self.loaded = [], [], 0
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
         self.look(width, height, dark)
 
     # -- the protocol
