@@ -214,6 +214,8 @@ def test_a_panel_answers_as_the_firmware_does(lab, tab, name):
         shown.says(words, before)
     tab.screenshot(SHOTS / f"lab-{name.removesuffix('.ipynb')}.png")
     tab.look(400, 1000)
+    tab.evaluate("jupyterapp.shell.collapseLeft()")
+    time.sleep(1)
     tab.screenshot(SHOTS / f"lab-{name.removesuffix('.ipynb')}-400.png")
     assert tab.problems == []
 
@@ -225,10 +227,11 @@ def test_other_panels_are_alive(lab, tab, name):
     for cell in panels()[name]:
         shown = Panel(tab, cell)
         answers = [shown.answer]
-        labels = tab.evaluate(
-            f"[...{shown.root}.querySelectorAll('.widget-dropdown, .widget-checkbox')].map(e => {LABEL})"
+        labels = tab.wait(
+            f"(found => found.length && found)([...{shown.root}.querySelectorAll('.widget-dropdown, .widget-checkbox')]"
+            f".map(e => {LABEL}))",
+            PATIENCE,
         )
-        assert labels, name
         for label in labels:
             control = shown.control(label)
             if tab.evaluate(f"Boolean({control}.querySelector('select'))"):

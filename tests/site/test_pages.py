@@ -152,7 +152,7 @@ def test_the_rules_of_every_command_are_on_its_page(site):
 
 
 def test_every_question_has_an_answer(site):
-    """The list of issue: each key, each command, each property, and what the hypervisor learns."""
+    """Each key, each command, each property, and what the hypervisor learns."""
     links = read(site / "questions.html").links
     for key in KEYS:
         for end in ("made", "lives", "protects", "dies"):
