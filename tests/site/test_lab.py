@@ -143,6 +143,8 @@ def run_all(page, address, name):
     assert page.evaluate(error) is None
 
 
+#: controls that a reader moves without typing
+KINDS = "'.widget-dropdown, .widget-checkbox, .widget-slider'"
 #: the words beside a control; ipywidgets writes spaces that do not break, and some without width
 LABEL = (
     "[...e.querySelectorAll('.widget-label, .widget-label-basic')]"
@@ -228,8 +230,7 @@ def test_other_panels_are_alive(lab, tab, name):
         shown = Panel(tab, cell)
         answers = [shown.answer]
         labels = tab.wait(
-            f"(found => found.length && found)([...{shown.root}.querySelectorAll('.widget-dropdown, .widget-checkbox')]"
-            f".map(e => {LABEL}))",
+            f"(found => found.length && found)([...{shown.root}.querySelectorAll({KINDS})].map(e => {LABEL}))",
             PATIENCE,
         )
         for label in labels:
@@ -239,6 +240,8 @@ def test_other_panels_are_alive(lab, tab, name):
                     label,
                     tab.evaluate(f"[...{control}.querySelector('select').options].at(-1).text.replace(/\\s/g, ' ')"),
                 )
+            elif tab.evaluate(f"Boolean({control}.querySelector('.noUi-handle'))"):
+                shown.set(label, "ArrowRight")
             else:
                 shown.set(label, not tab.evaluate(f"{control}.querySelector('input').checked"))
             tab.wait(f"{BOOK}.sessionContext.session.kernel.status === 'idle'", PATIENCE)
