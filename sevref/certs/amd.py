@@ -17,8 +17,8 @@ from sevref.layout import AFTER, Layout, integer, raw, reserved, u32
 from sevref.status import InputError, SevError, Status
 
 AMD_SIZES = (2048, 4096)  #: bits that a valid certificate may state for exponent and modulus
-#: bytes of an ASK and ARK bundle as SEND_START takes it: 2048/2048, 2048/4096, 4096/2048, 4096/4096 bits
-AMD_CHAIN_LENGTHS = (1664, 2688, 2176, 3200)
+#: bytes of an ASK and ARK bundle as SEND_START takes it: 2048/2048, 4096/2048, 2048/4096, 4096/4096 bits
+AMD_CHAIN_LENGTHS = (1664, 2176, 2688, 3200)
 _FIXED = 64
 _LARGEST = 1600
 

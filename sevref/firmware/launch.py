@@ -13,7 +13,7 @@ from sevref.firmware.processor import SecureProcessor, require
 from sevref.firmware.state import GuestState, PlatformState
 from sevref.layout import Layout, raw
 from sevref.machine import NONE
-from sevref.measurement import AttestationReport, MeasurementBlob, launch_measurement
+from sevref.measurement import VMSA_SIZE, AttestationReport, MeasurementBlob, launch_measurement
 from sevref.policy import Policy
 from sevref.status import SevError, Status
 from sevref.transport import (
@@ -27,12 +27,12 @@ from sevref.transport import (
     secret_trailer,
 )
 
-CERT_LEN = 2084
-SESSION_LEN = 0x80
-HEADER_LEN = 0x34
-MEASURE_LEN = 0x30
-REPORT_LEN = 0xD0
-VMSA_LEN = 0x1000
+CERT_LEN = SevCertificate.SIZE
+SESSION_LEN = Session.SIZE
+HEADER_LEN = PacketHeader.SIZE
+MEASURE_LEN = MeasurementBlob.SIZE
+REPORT_LEN = AttestationReport.SIZE
+VMSA_LEN = VMSA_SIZE
 NO_SESSION = Channel(tek=bytes(16), tik=bytes(16), ms=bytes(16), nonce=bytes(16))
 
 

@@ -6,6 +6,7 @@ What travels is a session (TEK and TIK wrapped for the receiver's PDH) and packe
 from __future__ import annotations
 
 from sevref.certs import Roots, SevCertificate, Usage, check_peer, read_amd_chain, validate, validate_amd
+from sevref.certs.amd import AMD_CHAIN_LENGTHS
 from sevref.crypto import aes_ctr, ecdh
 from sevref.firmware import buffers as b
 from sevref.firmware.commands import command
@@ -26,8 +27,6 @@ from sevref.transport import (
     require_packet_mac,
     require_uncompressed,
 )
-
-AMD_LENGTHS = (1664, 2176, 2688, 3200)
 
 
 @command(0x40)
@@ -107,9 +106,9 @@ class Receiver:
         sp, amd_len = self._sp, self._buf.amd_certs_len
         self._require_lengths()
         require(  # row a
-            amd_len in AMD_LENGTHS,
+            amd_len in AMD_CHAIN_LENGTHS,
             Status.INVALID_LENGTH,
-            f"AMD_CERTS_LEN must be one of {AMD_LENGTHS}, found {amd_len}",
+            f"AMD_CERTS_LEN must be one of {AMD_CHAIN_LENGTHS}, found {amd_len}",
         )
         self._read_platform()
         ask, ark = read_amd_chain(sp.read(self._buf.amd_certs_paddr, amd_len, "AMD_CERTS_PADDR"))  # row c

@@ -17,7 +17,7 @@ from sevref.layout import Layout, raw, u8
 from sevref.machine import NONE
 from sevref.status import SevError, Status
 
-CERT_LEN = 2084
+CERT_LEN = SevCertificate.SIZE
 CHAIN_LEN = 3 * CERT_LEN
 ID_LEN = 64
 TMR_SIZE = 0x100000

@@ -13,9 +13,10 @@ from sevref.certs import SevCertificate
 from sevref.crypto import PrivateKey, RandomSource, aes_ctr, hmac_sha256, kdf
 from sevref.firmware.identity import Identity
 from sevref.layout import Layout, integer, nested, raw, reserved, u8, u32, union
+from sevref.machine import FLASH_SIZE
 from sevref.status import SevError, Status
 
-MEDIUM_SIZE = 0x8000
+MEDIUM_SIZE = FLASH_SIZE
 BLOCK = 0x1000
 EMPTY = b"\xff\xff\xff\xff"
 
