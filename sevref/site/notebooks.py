@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
+from pathlib import Path
 
 from sevref import resources
+
+
+def for_the_site(path: Path) -> str:
+    """A stored notebook without its links to the glossary in 00: the site's own lead to the word itself."""
+    return re.sub(r"\[([^\]]*)\]\((?:00-start-here\.ipynb)?#Glossary\)", r"\1", path.read_text(encoding="utf-8"))
 
 
 @cache
