@@ -12,7 +12,13 @@ from sevref import resources
 
 def for_the_site(path: Path) -> str:
     """A stored notebook without its links to the glossary in 00: the site's own lead to the word itself."""
-    return re.sub(r"\[([^\]]*)\]\((?:00-start-here\.ipynb)?#Glossary\)", r"\1", path.read_text(encoding="utf-8"))
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = re.sub(
+                r"\[([^\]]*)\]\((?:00-start-here\.ipynb)?#Glossary\)", r"\1", "".join(cell["source"])
+            )
+    return json.dumps(notebook)
 
 
 @cache
