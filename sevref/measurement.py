@@ -26,7 +26,8 @@ ApiVersion = tuple[int, int]
 class BinaryFile(Protocol):
     """Anything opened for reading bytes."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes, none at the end."""
 
 
 Bytes = bytes | bytearray | memoryview
@@ -34,9 +35,19 @@ Chunk = Bytes | BinaryFile
 
 
 class MeasureInput(Layout, size=56):
-    """What LAUNCH_MEASURE authenticates under the TIK, API 0.17 and later (SEV API 55766, "LAUNCH_MEASURE").
+    """What LAUNCH_MEASURE authenticates under the TIK, API 0.17 and later, 56 bytes.
 
-    The version is the running firmware's: a firmware update between two launches changes the measurement."""
+    The version is the running firmware's: a firmware update between two launches changes the measurement (SEV API
+    55766, "LAUNCH_MEASURE"). Integers are little-endian. Offset, size in bytes, field:
+
+        0x00  1  context    4: tells a measurement from the three kinds of packet
+        0x01  1  api_major  API version of the running firmware, major
+        0x02  1  api_minor  API version of the running firmware, minor
+        0x03  1  build      build of the running firmware, as PLATFORM_STATUS reports it
+        0x04  4  policy     the guest's policy
+        0x08 32  digest     launch digest: SHA-256 of everything loaded
+        0x28 16  mnonce     drawn by the firmware for each measurement
+    """
 
     context = u8(0x00, "4: tells a measurement from the three kinds of packet", default=4)
     api_major = u8(0x01, "API version of the running firmware, major")
@@ -48,7 +59,7 @@ class MeasureInput(Layout, size=56):
 
 
 class MeasureInput016(Layout, size=52):
-    """What LAUNCH_MEASURE authenticates before API 0.17: neither context byte nor firmware version."""
+    """What LAUNCH_MEASURE authenticates before API 0.17, 52 bytes: neither context byte nor firmware version."""
 
     policy = u32(0x00, "the guest's policy")
     digest = raw(0x04, 32, "launch digest: SHA-256 of everything loaded")
@@ -56,14 +67,20 @@ class MeasureInput016(Layout, size=52):
 
 
 class MeasurementBlob(Layout, size=0x30):
-    """Output buffer of LAUNCH_MEASURE; base64 of these 48 bytes is what libvirt calls ``sev-measurement``."""
+    """Output buffer of LAUNCH_MEASURE, 48 bytes; its base64 is what libvirt calls ``sev-measurement``.
+
+    SEV API 55766, "LAUNCH_MEASURE". Offset, size in bytes, field:
+
+        0x00 32  measure  launch measurement: HMAC-SHA-256 under the TIK
+        0x20 16  mnonce   nonce that went into it
+    """
 
     measure = raw(0x00, 32, "launch measurement: HMAC-SHA-256 under the TIK")
     mnonce = raw(0x20, 16, "nonce that went into it")
 
 
 class AttestationBody(Layout, size=0x34):
-    """The part of an attestation report that the PEK signs."""
+    """The part of an attestation report that the PEK signs: its first 52 bytes."""
 
     mnonce = raw(0x00, 16, "nonce of whoever asked for the report")
     launch_digest = raw(0x10, 32, "launch digest; zero for a guest that was received")
@@ -71,7 +88,19 @@ class AttestationBody(Layout, size=0x34):
 
 
 class AttestationReport(AttestationBody, size=0xD0):
-    """Report of ATTESTATION; only its first 0x34 bytes are signed (SEV API 55766, "ATTESTATION")."""
+    """Report of ATTESTATION, 208 bytes, of which only the first 52 are signed.
+
+    SEV API 55766, "ATTESTATION". Integers are little-endian. Offset, size in bytes, field:
+
+        0x00 16  mnonce         nonce of whoever asked for the report
+        0x10 32  launch_digest  launch digest; zero for a guest that was received
+        0x30  4  policy         the guest's policy
+        0x34  4  sig_usage      usage of the signing key: PEK = 0x1002; not signed
+        0x38  4  sig_algo       2 = ECDSA with SHA-256, 0x102 = ECDSA with SHA-384; not signed
+        0x3C  4  reserved       reserved, zero
+        0x40 72  r              signature's r, zero-extended
+        0x88 72  s              signature's s, zero-extended
+    """
 
     sig_usage = u32(0x34, "usage of the signing key: PEK = 0x1002; not signed", default=0x1002)
     sig_algo = u32(0x38, "2 = ECDSA with SHA-256, 0x102 = ECDSA with SHA-384; not signed", default=0x2)

@@ -50,14 +50,14 @@ def key_wrap_keys(ms: bytes) -> tuple[bytes, bytes]:
 
 
 class TransportKeys(Layout, size=0x20):
-    """TEK and TIK in the order in which they are wrapped, and in which tools store them in one file."""
+    """TEK and TIK as they are wrapped, 32 bytes; tools store them in one file in this order."""
 
     tek = raw(0x00, 16, "transport encryption key, AES-128", secret=True)
     tik = raw(0x10, 16, "transport integrity key, HMAC-SHA-256", secret=True)
 
 
 class PolicyMacInput(Layout, size=0x04):
-    """What POLICY_MAC authenticates."""
+    """What POLICY_MAC authenticates: the policy, 4 bytes, little-endian."""
 
     policy = u32(0x00, "the guest's policy")
 
@@ -87,10 +87,23 @@ class Opened:
 
 
 class Session(Layout, size=0x80):
-    """Session buffer of LAUNCH_START, SEND_START and RECEIVE_START (SEV API 55766, "LAUNCH_START").
+    """Session buffer of LAUNCH_START, SEND_START and RECEIVE_START, 128 bytes.
 
-    Nothing in it says which command it is for, and nothing is fresh: it can be presented any number of times
-    to the platform whose PDH it was made for."""
+    Nothing in it says which command it is for, and nothing is fresh: it can be presented any number of times to the
+    platform whose PDH it was made for (SEV API 55766, "LAUNCH_START"). Offset, size in bytes, field:
+
+        0x00 16  nonce       context of the master secret's derivation
+        0x10 32  wrap_tk     TEK || TIK, AES-128-CTR encrypted under KEK
+        0x30 16  wrap_iv     first counter block of that encryption; not covered by WRAP_MAC
+        0x40 32  wrap_mac    HMAC-SHA-256 of WRAP_TK under KIK
+        0x60 32  policy_mac  HMAC-SHA-256 of POLICY (u32) under TIK
+
+        >>> from sevref import PrivateKey, SeededRandom, Session
+        >>> pdh = PrivateKey(12345)
+        >>> opened = Session.create(pdh.public, policy=1, rng=SeededRandom(b"docs", "guest owner"))
+        >>> opened.session.open(pdh, opened.godh, policy=1).tek == opened.tek
+        True
+    """
 
     nonce = raw(0x00, 16, "context of the master secret's derivation")
     wrap_tk = raw(0x10, 32, "TEK || TIK, AES-128-CTR encrypted under KEK")
@@ -205,9 +218,14 @@ COMPRESSED = 1
 
 
 class PacketHeader(Layout, size=0x34):
-    """Header of the packets of LAUNCH_SECRET, SEND_UPDATE_* and RECEIVE_UPDATE_*.
+    """Header of the packets of LAUNCH_SECRET, SEND_UPDATE_* and RECEIVE_UPDATE_*, 52 bytes.
 
-    SEV API 55766, "LAUNCH_SECRET"."""
+    SEV API 55766, "LAUNCH_SECRET". Integers are little-endian. Offset, size in bytes, field:
+
+        0x00  4  flags  bit 0: COMPRESSED; the others are authenticated, otherwise not looked at
+        0x04 16  iv     first counter block of the data's encryption
+        0x14 32  mac    HMAC-SHA-256 under TIK
+    """
 
     flags = u32(0x00, "bit 0: COMPRESSED; the others are authenticated, otherwise not looked at")
     iv = raw(0x04, 16, "first counter block of the data's encryption")
@@ -215,7 +233,11 @@ class PacketHeader(Layout, size=0x34):
 
 
 class PacketMacInput(Layout):
-    """What a packet's MAC authenticates: 0x1D bytes, then the ciphertext. Not where in the guest it goes."""
+    """What a packet's MAC authenticates: 29 bytes, then the ciphertext.
+
+    Not where in the guest it goes, nor which packets came before. SEV API 55766, "LAUNCH_SECRET". Integers are
+    little-endian.
+    """
 
     context = u8(0x00, "1 secret, 2 data, 3 VMSA", names=Context)
     flags = u32(0x01, "FLAGS of the header")
@@ -226,7 +248,10 @@ class PacketMacInput(Layout):
 
 
 class SecretMacInput(PacketMacInput):
-    """The same for LAUNCH_SECRET from API 0.17 on: the packet is bound to one launch by its measurement."""
+    """What the MAC of a LAUNCH_SECRET packet authenticates from API 0.17 on: as other packets, then MEASURE.
+
+    The 32 bytes of this launch's measurement bind the packet to one launch (SEV API 55766, "LAUNCH_SECRET").
+    """
 
     measure = raw(AFTER, 32, "MEASURE of this launch, without MNONCE")
 
@@ -317,14 +342,17 @@ SECRET_LIMIT = 0x4000
 
 
 class SecretTableHeader(Layout, size=0x14):
-    """Head of the secret table: a convention between guest owner and guest, unknown to the SEV firmware."""
+    """Head of the secret table, 20 bytes; the length is little-endian.
+
+    A convention between guest owner and guest, unknown to the SEV firmware.
+    """
 
     guid = raw(0x00, 16, f"{SECRET_TABLE_GUID} in EFI byte order", default=SECRET_TABLE_GUID.bytes_le)
     length = u32(0x10, "bytes of head and entries, without the padding behind them")
 
 
 class SecretEntry(Layout):
-    """One secret of the table. A deleted one has a GUID of zeros."""
+    """One secret of the table, 20 bytes and the data; a deleted one has a GUID of zeros."""
 
     guid = raw(0x00, 16, "what the secret is for, in EFI byte order")
     length = u32(0x10, "bytes of this entry: 20 + size of the data")

@@ -40,7 +40,21 @@ class PageType(IntEnum):
 
 
 class PageInfo(Layout, size=0x70):
-    """What the digest of an SNP guest becomes the SHA-384 of, for every page."""
+    """PAGE_INFO, 112 bytes: its SHA-384 is the launch digest of an SNP guest after a page.
+
+    SEV-SNP ABI 56860, "Page Info Structure". Integers are little-endian. Offset, size in bytes, field:
+
+        0x00 48  digest_cur   launch digest so far; zeros at the start
+        0x30 48  contents     SHA-384 of the page's 4096 bytes; zeros unless its type is NORMAL or VMSA
+        0x60  2  length       bytes of this structure
+        0x62  1  page_type    type of the page
+        0x63  1  imi_page     bit 0: page of an initial migration image
+        0x64  1  reserved     reserved, zero
+        0x65  1  vmpl1_perms  permissions of VMPL1
+        0x66  1  vmpl2_perms  permissions of VMPL2
+        0x67  1  vmpl3_perms  permissions of VMPL3
+        0x68  8  gpa          guest physical address of the page
+    """
 
     digest_cur = raw(0x00, 48, "launch digest so far; zeros at the start")
     contents = raw(0x30, 48, "SHA-384 of the page's 4096 bytes; zeros unless its type is NORMAL or VMSA")

@@ -80,7 +80,16 @@ def copy(sp: SecureProcessor, buf: b.CopyBuffer) -> None:
 
 
 class SwapMetadata(Layout, size=MDATA_LEN):
-    """Metadata entry of a swapped-out page; with AUTH_TAG zero it is the additional data of the encryption."""
+    """Metadata entry of a swapped-out page, 64 bytes; with AUTH_TAG zero it is the additional data of the encryption.
+
+    SEV API 55766, "SWAP_OUT". Integers are little-endian. Offset, size in bytes, field:
+
+        0x00  8  software_data  free for the hypervisor
+        0x08  8  iv             the guest's counter when the page was swapped out
+        0x10 16  auth_tag       AES-256-GCM tag
+        0x20 28  reserved_20    reserved, zero
+        0x3C  4  flags          bit 0: 2 MiB page; bits 2:1: page type
+    """
 
     software_data = u64(0x00, "free for the hypervisor")
     iv = u64(0x08, "the guest's counter when the page was swapped out")
@@ -90,11 +99,12 @@ class SwapMetadata(Layout, size=MDATA_LEN):
 
     @property
     def nonce(self) -> bytes:
-        """96-bit nonce: the counter, little-endian, and four zero bytes."""
+        """96-bit nonce of AES-256-GCM: the counter, 8 bytes little-endian, and four zero bytes."""
         return self.iv.to_bytes(8, "little") + bytes(4)
 
     @property
     def associated_data(self) -> bytes:
+        """The 64 bytes with AUTH_TAG zero, which AES-256-GCM authenticates with the page."""
         return self.replace(auth_tag=bytes(16)).pack()
 
 

@@ -123,7 +123,7 @@ def measure_and_encrypt(sp: SecureProcessor, guest: Guest, address: int, size: i
 
 
 class VmsaTag(Layout, size=0x10):
-    """What the firmware puts at offset 0x380 of a VMSA page after measuring it."""
+    """What the firmware puts at offset 0x380 of a VMSA page after measuring it, 16 bytes."""
 
     zero = raw(0x00, 8, "set to zero")
     slot = raw(0x08, 8, "physical address of the page's checksum slot, little-endian")

@@ -203,7 +203,10 @@ def df_flush(sp: SecureProcessor, _: None) -> None:
 
 
 class FirmwareHeader(Layout, size=0x100):
-    """Head of a firmware image as far as sevref reads it: a synthetic image needs nothing else to be accepted."""
+    """Head of a firmware image as far as sevref reads it, 256 bytes.
+
+    A synthetic image needs nothing else to be accepted.
+    """
 
     reserved_00 = raw(0x00, 0x4C, "not read")
     svn = u8(0x4C, "security version")

@@ -49,7 +49,7 @@ class Said(IntEnum):
 
 
 class Note(Layout, size=0x20):
-    """Short message in either direction."""
+    """Short message in either direction, 32 bytes; integers are little-endian."""
 
     magic = raw(0x00, 8, "SEVnote and a zero", default=NOTE_MAGIC)
     says = u32(0x08, "1 RECEIVED, 2 GO, 3 RUNNING, 4 REFUSED", names=Said)
@@ -58,7 +58,7 @@ class Note(Layout, size=0x20):
 
 
 class Offer(Layout, size=0x20B4):
-    """The receiver's certificates, followed by ASK and ARK if their sizes are not 0."""
+    """The receiver's certificates, 8372 bytes, followed by ASK and ARK if their sizes are not 0."""
 
     magic = raw(0x00, 8, "SEVoffer", default=OFFER_MAGIC)
     stage = u32(0x08, "of the guest named below: 0 none, 1 RECEIVED, 3 RUNNING", names=Said)
