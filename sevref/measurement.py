@@ -118,12 +118,16 @@ _REPORT_HASHES = {0x002: "sha256", 0x102: "sha384"}
 
 
 def launch_digest(chunks: Chunk | Iterable[Chunk], vmsas: Iterable[Bytes] = ()) -> bytes:
-    """Launch digest, 32 bytes: SHA-256 of the plaintext of every LAUNCH_UPDATE_DATA, then of every VMSA.
+    """Launch digest, 32 bytes: one SHA-256 over the plaintext of every LAUNCH_UPDATE_DATA, then of every VMSA.
 
-    ``chunks`` are bytes, views or binary files (read piece by piece), one or many. Where one ends and the
-    next begins does not matter, nor do guest addresses: nothing but the bytes and their order enters.
-    ``vmsas`` are whole save areas of 4096 bytes as the hypervisor leaves them before LAUNCH_UPDATE_VMSA;
-    ``InputError`` for another size. VMSAs among ``chunks`` give the digest of any other order.
+    ``chunks`` are bytes, views or binary files (read piece by piece), one or many. Where one ends and the next begins
+    does not matter, nor do guest addresses: nothing but the bytes and their order enters. ``vmsas`` are whole save
+    areas of 4096 bytes as the hypervisor leaves them before LAUNCH_UPDATE_VMSA; ``InputError`` for another size. VMSAs
+    among ``chunks`` give the digest of any other order. SEV API 55766, "LAUNCH_UPDATE_DATA".
+
+        >>> from sevref import launch_digest
+        >>> launch_digest([b"firm", b"ware"]) == launch_digest(b"firmware")
+        True
     """
     digest = hashlib.sha256()
     for chunk in _chunks(chunks):
@@ -153,7 +157,10 @@ def _chunks(chunks: Chunk | Iterable[Chunk]) -> Iterator[Bytes]:
 def measure_input(
     api: ApiVersion, build: int, policy: int, digest: bytes, nonce: bytes
 ) -> MeasureInput | MeasureInput016:
-    """The bytes that the launch measurement authenticates, in the form of firmware of API version ``api``."""
+    """What the launch measurement authenticates, in the form of firmware of API version ``api`` (major, minor).
+
+    56 bytes when packed, 52 before API 0.17.
+    """
     if tuple(api) < FIRST_API_WITH_CONTEXT:
         return MeasureInput016(policy=policy, digest=digest, mnonce=nonce)
     major, minor = api
@@ -171,9 +178,14 @@ def launch_measurement(
 ) -> bytes:
     """Launch measurement, 32 bytes: HMAC-SHA-256 under the 16-byte ``tik`` of ``MeasureInput``.
 
-    ``api`` (major, minor) and ``build`` are the running firmware's; before API 0.17 neither they nor a
-    context byte enter (``MeasureInput016``). ``digest`` is 32 bytes, ``nonce`` (MNONCE) 16, each number fits
-    its field: else ``InputError``. A launch without a session has a TIK of 16 zero bytes.
+    ``api`` (major, minor) and ``build`` are the running firmware's; before API 0.17 neither they nor a context byte
+    enter (``MeasureInput016``). ``digest`` is 32 bytes, ``nonce`` (MNONCE) 16, each number fits its field: else
+    ``InputError``. A launch without a session has a TIK of 16 zero bytes. SEV API 55766, "LAUNCH_MEASURE".
+
+        >>> from sevref import launch_digest, launch_measurement
+        >>> digest = launch_digest(b"guest firmware")
+        >>> launch_measurement(bytes(16), policy=1, digest=digest, nonce=bytes(16)).hex()[:16]
+        '6dca7a0307c66b23'
     """
     if len(tik) != 16:
         raise InputError("TIK", "16 bytes", f"{len(tik)} bytes")
@@ -183,9 +195,10 @@ def launch_measurement(
 def verify_attestation(report: AttestationReport | bytes, pek: PublicLike | object) -> AttestationReport:
     """Check the signature of an ATTESTATION report with the PEK: a certificate, a point or the library's key.
 
-    Returns the report. ``SevError`` INVALID_CERTIFICATE if the certificate is not a PEK's or its point is not
-    on the curve, BAD_SIGNATURE if the report names another kind of key, an unknown algorithm, or does not
-    verify. Digest, policy and nonce are the caller's to compare, the PEK's chain is the caller's to verify.
+    Returns the report. ``SevError`` INVALID_CERTIFICATE if the certificate is not a PEK's or its point is not on the
+    curve, BAD_SIGNATURE if the report names another kind of key, an unknown algorithm, or does not verify;
+    ``InputError`` for bytes that are not 208. Digest, policy and nonce are the caller's to compare, the PEK's chain is
+    the caller's to verify. SEV API 55766, "ATTESTATION".
     """
     if not isinstance(report, AttestationReport):
         report = AttestationReport.parse(report)

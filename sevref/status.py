@@ -12,7 +12,14 @@ from typing import Any
 
 
 class Status(IntEnum):
-    """Every status code of the firmware interface, with AMD's names and numbers."""
+    """Every status code of the firmware interface, with AMD's names and numbers.
+
+    16 bits (SEV API 55766, table "Status codes"); 0x00 to 0x18 are SEV's, those from 0x19 on came with SEV-SNP.
+
+        >>> from sevref import Status
+        >>> Status.BAD_MEASUREMENT, Status(0x0B).meaning
+        (<Status.BAD_MEASUREMENT: 11>, 'a MAC, measurement or authentication tag does not verify')
+    """
 
     SUCCESS = 0x00
     INVALID_PLATFORM_STATE = 0x01
@@ -57,7 +64,7 @@ class Status(IntEnum):
 
     @property
     def meaning(self) -> str:
-        """One line of words for people."""
+        """The status in one line of words, for people."""
         return MEANING[self]
 
 
@@ -108,8 +115,15 @@ MEANING: dict[Status, str] = {
 class SevError(Exception):
     """A refusal with the exact status of the firmware interface.
 
-    ``status`` is the status code, ``rule`` says in words which field broke which rule, ``command`` names the
-    command that answered (None when the rule was applied outside a command, e.g. by a verifier).
+    ``status`` is the status code, ``rule`` says in words which field broke which rule, ``command`` names the command
+    that answered (None when the rule was applied outside a command, e.g. by a verifier).
+
+        >>> from sevref import Machine, Platform, SevError
+        >>> try:
+        ...     Platform(Machine(seed=b"docs")).pdh_gen()
+        ... except SevError as error:
+        ...     print(error.status.name, error.command)
+        INVALID_PLATFORM_STATE PDH_GEN
     """
 
     def __init__(self, status: Status, rule: str, command: str | None = None) -> None:
@@ -124,7 +138,11 @@ class SevError(Exception):
 
 
 class InputError(ValueError):
-    """Input that cannot be used: which ``field`` (or file), what was ``expected`` and what was ``found``."""
+    """Input that cannot be used: which ``field`` (or file), what was ``expected`` and what was ``found``.
+
+    A ``ValueError``: files, arguments and text that no firmware would ever see. What a firmware refuses is a
+    ``SevError``.
+    """
 
     def __init__(self, field: str, expected: Any, found: Any) -> None:
         self.field = field

@@ -40,12 +40,24 @@ Peer: TypeAlias = SevCertificate | PublicLike
 
 
 def master_secret(z: bytes, nonce: bytes) -> bytes:
-    """Master secret, 16 bytes, from Z (48 bytes big-endian, leading zeros kept) and NONCE (16 bytes)."""
+    """Master secret, 16 bytes, from Z (48 bytes big-endian, leading zeros kept) and NONCE (16 bytes).
+
+    KDF with the label ``sev-master-secret`` and NONCE as context. SEV API 55766, "LAUNCH_START".
+
+        >>> from sevref import key_wrap_keys, master_secret
+        >>> ms = master_secret(bytes(48), nonce=bytes(16))
+        >>> kek, kik = key_wrap_keys(ms)
+        >>> len(ms), len(kek), len(kik)
+        (16, 16, 16)
+    """
     return kdf(z, b"sev-master-secret", nonce)
 
 
 def key_wrap_keys(ms: bytes) -> tuple[bytes, bytes]:
-    """(KEK, KIK), 16 bytes each, from the master secret: they encrypt and authenticate TEK || TIK."""
+    """KEK and KIK, 16 bytes each, from the master secret (16 bytes).
+
+    KEK encrypts TEK || TIK in a session, KIK authenticates the ciphertext. SEV API 55766, "LAUNCH_START".
+    """
     return kdf(ms, b"sev-kek"), kdf(ms, b"sev-kik")
 
 
@@ -74,7 +86,10 @@ class Channel:
 
 @dataclass(frozen=True)
 class Opened:
-    """What ``Session.create`` makes: ``godh`` and ``session`` for the hypervisor, TEK and TIK to keep."""
+    """What ``Session.create`` makes: ``godh`` and ``session`` for the hypervisor, the rest to keep.
+
+    ``godh`` is the owner's certificate (2084 bytes), ``tek`` and ``tik`` have 16 bytes each and are in no ``repr``.
+    """
 
     godh: SevCertificate
     session: Session
@@ -113,7 +128,11 @@ class Session(Layout, size=0x80):
 
     @classmethod
     def wrap(cls, ms: bytes, policy: int, *, tek: bytes, tik: bytes, nonce: bytes, wrap_iv: bytes) -> Self:
-        """Session from a master secret that ``nonce`` went into. No randomness."""
+        """Session from a master secret that ``nonce`` went into. No randomness.
+
+        ``ms``, ``tek``, ``tik``, ``nonce`` and ``wrap_iv`` have 16 bytes each; ``InputError`` for an IV or a key of
+        another size, and for a policy outside 32 bits.
+        """
         keys = TransportKeys(tek=tek, tik=tik).pack()
         kek, kik = key_wrap_keys(ms)
         wrapped = aes_ctr(kek, wrap_iv, keys)
@@ -139,9 +158,8 @@ class Session(Layout, size=0x80):
     ) -> Self:
         """Session from one's own private key to ``peer``: a certificate, a point or the library's key.
 
-        No randomness. ``SevError`` INVALID_CERTIFICATE if the certificate is not a sane PDH
-        (certs.check_peer) or the point is not on P-384; ``InputError`` for a key, nonce or IV that is not 16
-        bytes.
+        No randomness. ``SevError`` INVALID_CERTIFICATE if the certificate is not a sane PDH (``check_peer`` of
+        ``sevref.certs``) or the point is not on P-384; ``InputError`` for a key, nonce or IV that is not 16 bytes.
         """
         ms = master_secret(ecdh(private_key, _peer_point(peer)), nonce)
         return cls.wrap(ms, policy, tek=tek, tik=tik, nonce=nonce, wrap_iv=wrap_iv)
@@ -152,10 +170,11 @@ class Session(Layout, size=0x80):
     ) -> Opened:
         """Guest owner's side of LAUNCH_START: a fresh GODH key, TEK, TIK and a session to the platform's PDH.
 
-        Drawn from ``rng`` (default: the operating system), in this order: GODH key 48 bytes, TEK, TIK, NONCE,
-        WRAP_IV 16 bytes each. The GODH certificate is not signed (the firmware verifies no signature on it)
-        and names API version ``api``; its private key is forgotten. The PDH certificate's chain is *not*
-        verified here: see ``GuestOwner.open_session``. ``SevError`` INVALID_CERTIFICATE as in ``build``.
+        Drawn from ``rng`` (default: the operating system), in this order: GODH key 48 bytes, TEK, TIK, NONCE, WRAP_IV
+        16 bytes each. The GODH certificate is not signed (the firmware verifies no signature on it) and names API
+        version ``api``; its private key is forgotten. The PDH certificate's chain is *not* verified here: see
+        ``GuestOwner.open_session``. ``SevError`` INVALID_CERTIFICATE as in ``build``, HWERROR_PLATFORM for a drawn key
+        of zero; ``InputError`` for a policy outside 32 bits.
         """
         rng = OsRandom() if rng is None else rng
         peer, policy = _peer_point(pdh_certificate), Policy(policy)
@@ -170,10 +189,10 @@ class Session(Layout, size=0x80):
     ) -> Channel:
         """The firmware's side: keys of the channel, or ``SevError`` of the first rule broken, in this order.
 
-        The peer's certificate is a sane PDH with a point on P-384 (INVALID_CERTIFICATE); WRAP_MAC, then
-        POLICY_MAC over the ``policy`` that the command names (BAD_MEASUREMENT); ``api``, the firmware's own
-        version, satisfies the policy's minimum, then bits 15:6 of the policy are zero (POLICY_FAILURE).
-        A bare point in place of the certificate is checked as a point only.
+        The peer's certificate is a sane PDH with a point on P-384 (INVALID_CERTIFICATE); WRAP_MAC, then POLICY_MAC over
+        the ``policy`` that the command names (BAD_MEASUREMENT); ``api``, the firmware's own version, satisfies the
+        policy's minimum, then bits 15:6 of the policy are zero (POLICY_FAILURE). A bare point in place of the
+        certificate is checked as a point only. SEV API 55766, "LAUNCH_START".
         """
         policy = Policy(policy)
         ms = master_secret(ecdh(pdh_private_key, _peer_point(godh_certificate)), self.nonce)
@@ -188,8 +207,11 @@ class Session(Layout, size=0x80):
 
 
 def require_policy(policy: Policy, api: ApiVersion) -> None:
-    """``SevError`` POLICY_FAILURE if firmware of version ``api`` is older than the policy's minimum, or if bits
-    15:6 of the policy are not zero."""
+    """Check that firmware of version ``api`` (major, minor) may hold a guest under ``policy``.
+
+    ``SevError`` POLICY_FAILURE if it is older than the policy's minimum, or if bits 15:6 of the policy are not zero.
+    SEV API 55766, "Guest policy".
+    """
     if not policy.allows_api(*api):
         wanted, own = ("{}.{}".format(*version) for version in (policy.api, api))
         raise SevError(Status.POLICY_FAILURE, f"POLICY wants API {wanted} or later, firmware is {own}")
@@ -207,7 +229,11 @@ def _peer_point(peer: Peer) -> Point:
 
 
 class Context(IntEnum):
-    """First byte of a packet's MAC input: no packet of one kind passes for another's."""
+    """First byte of a packet's MAC input, by the specification one for each kind of packet.
+
+    Firmware under the switch ``vmsa_packet_context`` 2 (GENOA_1_55_25) uses 2 for VMSA packets too: there a packet of
+    one passes for a packet of the other.
+    """
 
     SECRET = 1
     DATA = 2
@@ -268,8 +294,8 @@ def packet_mac(
 ) -> bytes:
     """MAC of a packet, 32 bytes, over ``data``, its ciphertext of ``trans_len`` bytes.
 
-    ``trailer`` is empty except for LAUNCH_SECRET: see ``secret_trailer``. ``InputError`` for sizes that do
-    not fit.
+    ``tik`` and ``iv`` have 16 bytes, ``context`` is a ``Context``. ``trailer`` is empty except for LAUNCH_SECRET: see
+    ``secret_trailer``. ``InputError`` for sizes that do not fit. SEV API 55766, "LAUNCH_SECRET".
     """
     if len(tik) != 16:
         raise InputError("TIK", "16 bytes", f"{len(tik)} bytes")
@@ -297,7 +323,11 @@ def secret_trailer(measure: bytes, api: ApiVersion) -> bytes:
 def make_packet(
     tek: bytes, tik: bytes, context: int, plaintext: bytes, *, iv: bytes, flags: int = 0, trailer: bytes = b""
 ) -> tuple[PacketHeader, bytes]:
-    """(header, ciphertext): encrypt under TEK, then MAC under TIK. Each packet needs a new ``iv``."""
+    """Header (52 bytes) and ciphertext of a packet: encrypt under TEK, then MAC under TIK.
+
+    ``tek``, ``tik`` and ``iv`` have 16 bytes each (else ``InputError``); each packet needs a new ``iv``. ``context`` is
+    a ``Context``, ``trailer`` as in ``packet_mac``. The plaintext is not padded.
+    """
     data, size = aes_ctr(tek, iv, plaintext), len(plaintext)
     mac = packet_mac(tik, context, flags, iv, size, size, data, trailer)
     return PacketHeader(flags=flags, iv=iv, mac=mac), data
@@ -306,10 +336,11 @@ def make_packet(
 def open_packet(
     tek: bytes, tik: bytes, context: int, header: PacketHeader, data: bytes, *, trailer: bytes = b""
 ) -> bytes:
-    """Plaintext of a packet. ``SevError`` BAD_MEASUREMENT if the MAC is wrong, UNSUPPORTED if compressed.
+    """Plaintext of a packet, or ``SevError`` of the first rule broken.
 
-    LAUNCH_SECRET looks at the MAC before the flag, RECEIVE_UPDATE_* at the flag before the MAC. The MAC
-    covers the ciphertext only: the right TIK with a wrong TEK gives rubbish. No length is refused here.
+    BAD_MEASUREMENT if the MAC is wrong, UNSUPPORTED if FLAGS.COMPRESSED is set. LAUNCH_SECRET looks at the MAC before
+    the flag, RECEIVE_UPDATE_* at the flag before the MAC. The MAC covers the ciphertext only: the right TIK with a
+    wrong TEK gives rubbish. No length is refused here.
     """
     if context != Context.SECRET:
         require_uncompressed(header)
@@ -319,14 +350,20 @@ def open_packet(
 
 
 def require_packet_mac(tik: bytes, context: int, header: PacketHeader, data: bytes, *, trailer: bytes = b"") -> None:
-    """``SevError`` BAD_MEASUREMENT unless the header's MAC is that of this ciphertext under TIK."""
+    """Check that the header's MAC is that of this ciphertext under TIK.
+
+    ``SevError`` BAD_MEASUREMENT otherwise.
+    """
     size = len(data)
     mac = packet_mac(tik, context, header.flags, header.iv, size, size, data, trailer)
     require_mac(mac, header.mac, "the packet's MAC does not match")
 
 
 def require_uncompressed(header: PacketHeader) -> None:
-    """``SevError`` UNSUPPORTED if FLAGS.COMPRESSED is set: no known firmware inflates."""
+    """Check that FLAGS.COMPRESSED is not set: no known firmware inflates.
+
+    ``SevError`` UNSUPPORTED otherwise.
+    """
     if header.flags & COMPRESSED:
         raise SevError(Status.UNSUPPORTED, "FLAGS.COMPRESSED is set: compressed packets are not supported")
 
@@ -371,7 +408,13 @@ def pad16(data: bytes) -> bytes:
 def build_secret_table(entries: SecretEntries) -> bytes:
     """Secret table with ``entries`` (GUID -> data, or pairs in order), zero-padded to a multiple of 16 bytes.
 
-    ``InputError`` for text that is not a GUID, and for the GUID of zeros, which marks a deleted entry.
+    GUIDs are ``UUID`` objects or text, written in EFI byte order. ``InputError`` for text that is not a GUID, and for
+    the GUID of zeros, which marks a deleted entry.
+
+        >>> from sevref.transport import build_secret_table, parse_secret_table
+        >>> table = build_secret_table({"736869e5-84f0-4973-92ec-06879ce3da0b": b"passphrase"})
+        >>> len(table), parse_secret_table(table)[0][1]
+        (64, b'passphrase')
     """
     body = b""
     for name, data in entries.items() if isinstance(entries, Mapping) else entries:
@@ -386,10 +429,10 @@ def build_secret_table(entries: SecretEntries) -> bytes:
 
 
 def parse_secret_table(data: bytes) -> list[tuple[uuid.UUID, bytes]]:
-    """(GUID, secret) pairs of the table at the start of ``data``, the secret area, by the rules of Linux.
+    """Pairs (GUID, secret) of the table at the start of ``data``, the secret area, by the rules of Linux.
 
-    Deleted entries are left out. ``InputError`` if the GUID of the head, the total length (20 to the size of
-    the area) or the length of an entry (20 to the bytes left) is wrong.
+    Deleted entries are left out. ``InputError`` if the GUID of the head, the total length (20 to the size of the area)
+    or the length of an entry (20 to the bytes left) is wrong.
     """
     head = SecretTableHeader.parse(data, exact=False)
     if head.guid != SECRET_TABLE_GUID.bytes_le:

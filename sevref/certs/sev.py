@@ -308,7 +308,10 @@ class SevCertificate(CertificateBody, size=CERT_SIZE):
 
 
 def new_certificate(usage: int, algo: int, public: Point | RsaPublic, api: tuple[int, int]) -> SevCertificate:
-    """Fresh, unsigned certificate: version 1, the API version of its maker, the key, both slots empty."""
+    """Fresh, unsigned certificate: version 1, the API version of its maker, the key, both slots empty.
+
+    ``api`` is (major, minor). ``InputError`` if the key is not of the algorithm's kind.
+    """
     if isinstance(public, RsaPublic) != (algo in RSA_ALGOS):
         raise InputError("public key", f"a key for algorithm {algo_name(algo)}", type(public).__name__)
     key: Layout = (
@@ -335,7 +338,10 @@ def make_signature(
     nonce: Callable[[], int] | None = None,
     salt: bytes | None = None,
 ) -> SignatureSlot:
-    """A filled slot: the signature of ``cert``'s body by ``key``. See ``sign_certificate``."""
+    """A filled slot: the signature of ``cert``'s body by ``key``; arguments as in ``sign_certificate``.
+
+    ``InputError`` if the key is not of the algorithm's kind.
+    """
     name = hash_name(algo)
     signature: Layout | None = None
     if isinstance(key, RsaPrivate) and algo in RSA_ALGOS:
@@ -376,9 +382,9 @@ def sign_certificate(
 ) -> None:
     """Sign the body with ``key`` and put the signature into the first free slot.
 
-    ``usage`` and ``algo`` are the signer's; ``nonce`` gives candidates for an ECDSA k (default RFC 6979),
-    ``salt`` is the salt of an RSASSA-PSS signature (default: fresh, as long as the hash). ``SevError``
-    INVALID_CERTIFICATE if neither slot is free.
+    ``usage`` and ``algo`` are the signer's; ``nonce`` gives candidates for an ECDSA k (default RFC 6979), ``salt`` is
+    the salt of an RSASSA-PSS signature (default: fresh, as long as the hash). ``SevError`` INVALID_CERTIFICATE if
+    neither slot is free, ``InputError`` if the key is not of the algorithm's kind.
     """
     add_signature(cert, make_signature(cert, key, usage, algo, nonce=nonce, salt=salt))
 
@@ -391,8 +397,7 @@ def empty_slot() -> SignatureSlot:
 def certificate_problems(cert: SevCertificate, signers: Mapping[int, SigningKey | None]) -> list[str]:
     """Bytes that no signature covers or no rule reads and that are not as they should be, in words.
 
-    ``signers`` are the usages of the keys that may have signed this certificate, with the key where it is
-    known.
+    ``signers`` are the usages of the keys that may have signed this certificate, with the key where it is known.
     """
     found = []
     if any(cert.reserved):
