@@ -95,6 +95,7 @@ class Guest(NamedTuple):
 
     @property
     def snp(self) -> bool:
+        """Whether ``mode`` is one of SEV-SNP."""
         return self.mode.startswith("snp")
 
 
@@ -170,8 +171,11 @@ def vmsa_piece(guest: Guest, cpus: tuple[bytes, bytes], i: int) -> Piece:
 
 
 def plan(guest: Guest) -> tuple[bytes | None, list[Piece], tuple[bytes, bytes] | None]:
-    """The given hash of the firmware, or None; what enters before the vCPUs; the register page of the boot processor
-    and that of every other one, or None. ``InputError`` if the components do not fit together."""
+    """What enters the digest of ``guest``, in order, with the register pages apart.
+
+    The given hash of the firmware, or None; what enters before the vCPUs; the register page of the boot processor and
+    that of every other one, or None. ``InputError`` if the components do not fit together.
+    """
     if guest.mode not in MODES:
         raise InputError("mode", "one of " + ", ".join(MODES), guest.mode)
     if guest.vmm not in VMMS:
@@ -300,6 +304,7 @@ class ShaChain:
     """SEV and SEV-ES: a running SHA-256, in which neither addresses nor boundaries matter."""
 
     def start(self, digest: bytes | None = None) -> Any:
+        """The state before anything has entered."""
         return hashlib.sha256()
 
     def enter(self, state: Any, piece: Piece) -> Any:
@@ -313,6 +318,7 @@ class ShaChain:
         return state
 
     def digest(self, state: Any) -> bytes:
+        """The launch digest, 32 bytes."""
         return bytes(state.digest())
 
 
@@ -320,9 +326,11 @@ class SnpChain:
     """SEV-SNP: every page replaces the digest by SHA-384 of its ``PageInfo``."""
 
     def start(self, digest: bytes | None = None) -> bytes:
+        """The state before anything has entered: ``digest`` if the firmware's is given, else 48 zero bytes."""
         return digest if digest is not None else bytes(48)
 
     def enter(self, state: bytes, piece: Piece) -> bytes:
+        """The state after ``piece``."""
         sha384, gpa = hashlib.sha384, piece.gpa
         middle = _middle(piece.page_type)
         for contents in self._contents(piece):
@@ -339,6 +347,7 @@ class SnpChain:
         return (_page_digest(piece.content),)
 
     def digest(self, state: bytes) -> bytes:
+        """The launch digest, 48 bytes."""
         return state
 
 

@@ -288,8 +288,10 @@ _AT_RESET = {"efer": 0x1000, "cr4": 0x40, "dr7": 0x400, "dr6": 0xFFFF0FF0, "rfla
 
 
 def build_svsm_vmsa(entry: int, *, vcpu_sig: int, fpu: str = "init2") -> bytes:
-    """The initial page (4096 bytes) of every vCPU of a guest that starts in Coconut SVSM at ``entry``: 32-bit protected
-    mode. ``InputError`` for values that do not fit."""
+    """The initial page (4096 bytes) of every vCPU of a guest that starts in Coconut SVSM at ``entry``.
+
+    32-bit protected mode. ``InputError`` for values that do not fit.
+    """
     if fpu not in FPU:
         raise InputError("fpu", "one of " + ", ".join(FPU), fpu)
     data = SegmentRegister(selector=0x10, attributes=0xC93, limit=0xFFFFFFFF)

@@ -38,6 +38,7 @@ def debuggable_guest(sp: SecureProcessor, buf: b.DebugBuffer) -> Guest:
 
 @command(0x60)
 def dbg_decrypt(sp: SecureProcessor, buf: b.DebugBuffer) -> None:
+    """DBG_DECRYPT (0x60): guest memory, decrypted, into host memory."""
     guest = debuggable_guest(sp, buf)
     for offset, size in chunks(sp, 0, buf.length):
         # No real firmware copies more than a chunk at once, so no range here is too long to be copied.
@@ -49,6 +50,7 @@ def dbg_decrypt(sp: SecureProcessor, buf: b.DebugBuffer) -> None:
 
 @command(0x61)
 def dbg_encrypt(sp: SecureProcessor, buf: b.DebugBuffer) -> None:
+    """DBG_ENCRYPT (0x61): host memory into guest memory, encrypted."""
     guest = debuggable_guest(sp, buf)
     for offset, size in chunks(sp, 0, buf.length):
         sp.check(buf.dst_paddr + offset, size, "DST_PADDR", copies=False)  # row 8
@@ -58,6 +60,7 @@ def dbg_encrypt(sp: SecureProcessor, buf: b.DebugBuffer) -> None:
 
 @command(0x24)
 def copy(sp: SecureProcessor, buf: b.CopyBuffer) -> None:
+    """COPY (0x24): guest pages, encrypted anew for another address."""
     sp.require_platform_state()  # row 1
     guest = sp.guest(buf.handle)  # row 2
     sp.require_bound(guest)  # row 3
@@ -142,6 +145,7 @@ def require_swap_ranges(sp: SecureProcessor, buf: b.SwapOutBuffer | b.SwapInBuff
 
 @command(0x70)
 def swap_out(sp: SecureProcessor, buf: b.SwapOutBuffer) -> None:
+    """SWAP_OUT (0x70): a guest page under AES-256-GCM with the OEK, and its metadata entry."""
     large = bool(buf.flags & LARGE)
     size = require_swap_ranges(sp, buf, PAGE_2M if large else PAGE_4K)
     kind = page_type(buf.flags)
@@ -164,6 +168,7 @@ def swap_out(sp: SecureProcessor, buf: b.SwapOutBuffer) -> None:
 
 @command(0x71)
 def swap_in(sp: SecureProcessor, buf: b.SwapInBuffer) -> None:
+    """SWAP_IN (0x71): a swapped-out page, if its tag verifies, into guest memory."""
     size = require_swap_ranges(sp, buf, PAGE_4K)
     entry = SwapMetadata.parse(sp.read(buf.mdata_paddr, MDATA_LEN, "MDATA_PADDR"))  # row 4
     same = (buf.flags ^ entry.flags) & 7 == 0

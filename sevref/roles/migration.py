@@ -163,8 +163,10 @@ class Outgoing:
         self._transfer = b""  # of the attempt whose SEND_FINISH has been given
 
     def run(self) -> Conversation:
-        """``SevError``: what a firmware, or the check of the receiver's chain, refuses. ``InputError``: what the
-        receiver says makes no sense; ``ChannelBroken``: it ends."""
+        """The sender's side of a conversation with ``Incoming.run``.
+
+        ``SevError``: what a firmware, or the check of the receiver's chain, refuses. ``InputError``: what the receiver
+        says makes no sense; ``ChannelBroken``: it ends."""
         reader = Reader("receiver's side")
         offer, chain = yield from _read_offer(reader)
         if not self._transfer:
@@ -321,9 +323,11 @@ class Incoming:
         return offer.pack() + ask + ark
 
     def run(self) -> Conversation:
-        """``SevError``: what the firmware refuses, and the sender is told. ``InputError``: the stream makes no sense,
-        or is incomplete; ``ChannelBroken``: it ends. In each case the firmware has forgotten the guest, except one
-        whose GO is the only thing that is missing."""
+        """The receiver's side of a conversation with ``Outgoing.run``.
+
+        ``SevError``: what the firmware refuses, and the sender is told. ``InputError``: the stream makes no sense, or
+        is incomplete; ``ChannelBroken``: it ends. In each case the firmware has forgotten the guest, except one whose
+        GO is the only thing that is missing."""
         yield self.offer()
         reader = Reader("migration stream")
         start = yield from reader.take(8, "MAGIC")
@@ -369,17 +373,18 @@ class Incoming:
 class DomainGuestOwner(GuestOwner):
     """A guest owner whose guest may move, but only inside one owner's domain: that of the OCA certificate ``domain``.
 
-    It launches on such a platform only, and only under a policy with DOMAIN (or NOSEND). From then on the firmware
-    enforces it: SEND_START compares the receiver's OCA with the platform's own. POLICY.SEV is wanted as well, because
-    DOMAIN alone proves that the domain's owner signed the receiver's PEK, not that an AMD chip holds it.
-    """
+    It launches on such a platform only, and only under a policy with DOMAIN and SEV, or with NOSEND. From then on the
+    firmware enforces it: SEND_START compares the receiver's OCA with the platform's own. POLICY.SEV is wanted as well,
+    because DOMAIN alone proves that the domain's owner signed the receiver's PEK, not that an AMD chip holds it."""
 
     def __init__(self, domain: SevCertificate, roots: str | Roots | list[Roots] = "amd", **options: object) -> None:
         super().__init__(roots, **options)  # type: ignore[arg-type]
         self.domain = domain
 
     def check_policy(self, policy: int) -> None:
-        """``SevError`` POLICY_FAILURE as ``GuestOwner.check_policy``, and for a policy that lets the guest leave."""
+        """Refuse a policy that lets the guest leave the domain, or that ``GuestOwner.check_policy`` refuses.
+
+        ``SevError`` POLICY_FAILURE."""
         super().check_policy(policy)
         policy = Policy(policy)
         if not policy.nosend and not (policy.domain and policy.sev):
@@ -387,8 +392,10 @@ class DomainGuestOwner(GuestOwner):
             raise SevError(Status.POLICY_FAILURE, rule)
 
     def open_session(self, chain: Chain, policy: int) -> Opened:
-        """As ``GuestOwner.open_session``; before it POLICY_FAILURE for a platform of another domain, and the status of
-        the rule (INVALID_CERTIFICATE, BAD_SIGNATURE) if the domain's OCA did not sign the platform's PEK."""
+        """As ``GuestOwner.open_session``, for a platform of this owner's domain only.
+
+        Before it, ``SevError`` POLICY_FAILURE for a platform of another domain, and the status of the rule
+        (INVALID_CERTIFICATE, BAD_SIGNATURE) if the domain's OCA did not sign the platform's PEK."""
         if chain.oca is None or chain.oca.pack() != self.domain.pack():
             raise SevError(Status.POLICY_FAILURE, "the platform's OCA certificate is not that of the domain")
         if chain.pek is not None:
