@@ -90,6 +90,11 @@ class Field(Generic[T]):
     def __get__(self, obj: Layout | None, owner: type) -> Any:
         return self if obj is None else obj.__dict__[self.name]
 
+    def __repr__(self) -> str:  # what ``help`` of a layout shows for each field
+        at = "behind the previous field" if self.offset == AFTER else f"at 0x{self.offset:X}"
+        size = f"{self.size} bytes" if isinstance(self.size, int) else "bytes by earlier fields"
+        return f"<{self.kind} {at}, {size}: {self.meaning}>"
+
     if TYPE_CHECKING:  # an object's values are plain attributes, which hide the fields of its class: that is fast
 
         def __set__(self, obj: Layout, value: T) -> None: ...
