@@ -118,7 +118,7 @@ class Platform:
         """Ring the mailbox with a command id and the system physical ``address`` of its buffer; returns the status.
 
         Nothing is raised for a refusal (``refusal`` has the reason); an unknown id is INVALID_COMMAND.
-        ``NotBuiltError`` for a command that this version of sevref does not implement. SEV API 55766, "Mailbox"."""
+        ``NotBuiltError`` for a command that this version of sevref does not implement."""
         return self._firmware.command(command_id, address)
 
     @property

@@ -235,6 +235,15 @@ def load_chain(
     certificate or a concatenation, or the base64 text of one. ``InputError`` for a file that cannot be read or holds no
     certificate, and for two candidates for one place, naming both. An unsigned CEK in a chain buffer gives way to a
     signed one.
+
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from sevref import amd_roots, load_chain
+        >>> with TemporaryDirectory() as folder:
+        ...     size = Path(folder, "ark.cert").write_bytes(amd_roots("milan").ark.pack())
+        ...     chain = load_chain(folder)
+        >>> [place for place, certificate in chain.items()]
+        ['ark']
     """
     chain = Chain()
     for path in [paths] if isinstance(paths, str | PathLike) else paths:

@@ -8,7 +8,6 @@ peer's Diffie-Hellman certificate, ``validate_amd`` the check of an ARK or ASK (
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from sevref.certs.amd import AMD_SIZES, AmdCertificate
 from sevref.certs.roots import Roots
@@ -42,7 +41,7 @@ SIGNERS: dict[int, tuple[int, ...]] = {
 }
 
 
-def key_problem(usage: int, algo: int, pubkey: Any) -> str | None:
+def key_problem(usage: int, algo: int, pubkey: RsaKey | EcKey | bytes) -> str | None:
     """Rule K, public key validity: what is wrong with a key, in words, or None.
 
     RSA keys of any size up to 4096 bits pass, whatever their numbers; an EC key must be a point of P-384 with both

@@ -1,4 +1,4 @@
-"""Binding guests to ASIDs, and ending them (SEV API 55766, "Guest management")."""
+"""Binding guests to ASIDs, and ending them (SEV API 55766, "ACTIVATE", "DECOMMISSION")."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which system physical addresses the firmware touches (SEV API 55766, "Address checks").
+"""Which system physical addresses the firmware touches.
 
-The order is the specification's: first hit wins.
+The order is that of AMD's published firmware: first hit wins.
 """
 
 from __future__ import annotations

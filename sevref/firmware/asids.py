@@ -1,4 +1,4 @@
-"""Bookkeeping of ASIDs: which are safe to give a new key (SEV API 55766, "ASID and flush rules").
+"""Bookkeeping of ASIDs: which are safe to give a new key (SEV API 55766, "ACTIVATE", "DF_FLUSH").
 
 A cache line carries the ASID, not the key, so an ASID must not get a new key while a cache may hold lines of its old
 guest. Per ASID and core complex (CCX) the state is one of four; WBINVD on every core and then DF_FLUSH turn dirty

@@ -1,4 +1,4 @@
-"""Debugging, copying and swapping guest memory (SEV API 55766, "Debugging", "COPY", "Page swapping")."""
+"""Debugging, copying and swapping guest memory (SEV API 55766, "DBG_DECRYPT", "COPY", "SWAP_OUT")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guest contexts (GCTX) and the pool of VMSA checksum slots in the trusted memory region (SEV API 55766, "GCTX")."""
+"""Guest contexts (GCTX), and the pool of VMSA checksum slots in the trusted memory region."""
 
 from __future__ import annotations
 

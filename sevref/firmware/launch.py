@@ -1,4 +1,4 @@
-"""Launching a guest: load, measure, inject secrets, run, attest (SEV API 55766, "Launch", "Attestation")."""
+"""Launching a guest: load, measure, inject secrets, run, attest (SEV API 55766, "LAUNCH_START", "ATTESTATION")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sending and receiving a guest: migration and snapshots (SEV API 55766, "Migration").
+"""Sending and receiving a guest: migration and snapshots (SEV API 55766, "SEND_START", "RECEIVE_START").
 
 What travels is a session (TEK and TIK wrapped for the receiver's PDH) and packets; the memory key never does.
 """

@@ -1,4 +1,4 @@
-"""Platform commands: one function each, checks in order, then effects (SEV API 55766, "Platform management")."""
+"""Platform commands: one function each, checks in order, then effects (SEV API 55766, "INIT", "PEK_GEN")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The AMD Secure Processor: mailbox, dispatcher, volatile state (SEV API 55766, "Mailbox", "Command execution").
+"""The AMD Secure Processor: mailbox, dispatcher, volatile state.
 
 The firmware does no I/O beyond its machine's DRAM, flash and random source, and calls nobody. One command at a time.
 """
@@ -91,7 +91,9 @@ class SecureProcessor:
     def command(self, command_id: int, address: int = 0) -> Status:
         """Run one command whose buffer lies at the system physical ``address``; returns its status.
 
-        ``NotBuiltError`` for a command that exists in the interface but not yet in sevref."""
+        Nothing is raised for a refusal (``refusal`` has the reason); an unknown id is INVALID_COMMAND.
+        ``NotBuiltError`` for a command that exists in the interface but not yet in sevref.
+        """
         row = COMMANDS.get(command_id)
         self.refusal = None
         if row is None:

@@ -1,4 +1,4 @@
-"""States of the platform and of a guest (SEV API 55766, "Platform state machine", "Guest state machine").
+"""States of the platform and of a guest (SEV API 55766, "PLATFORM_STATUS", "GUEST_STATUS").
 
 What may happen in which state, and where it leads, stands in one place: the table in ``sevref.firmware.commands``.
 """

@@ -1,4 +1,4 @@
-"""The persistent store: identity in flash, encrypted and bound to the chip (SEV API 55766, "Persistent state").
+"""The persistent store: identity in flash, encrypted and bound to the chip (SEV API 55766, "INIT_EX").
 
 Stored form, 0x24C4 bytes: ciphertext (0x2494) || HMAC-SHA-256 of ciphertext and IV (32) || IV (16); the rest of the
 32 KiB medium is 0xFF. Both keys come from the chip unique key, so another chip's store fails like a corrupted one. How
