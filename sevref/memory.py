@@ -144,7 +144,8 @@ class Engine:
     def encrypt(self, key: KeySlot | None, p: int, data: Buffer) -> bytes:
         """Ciphertext of whole blocks of plaintext ``data`` at ``p``. Key None bypasses the engine.
 
-        ``p`` and the length are multiples of 16, the range is below 2**``pa_bits``: else ``InputError``."""
+        ``p`` and the length are multiples of 16 (with a key), the range is below 2**``pa_bits``: else ``InputError``.
+        """
         buffer = bytearray(_view(data))
         self._convert(key, p, memoryview(buffer), True)
         return bytes(buffer)

@@ -159,7 +159,8 @@ class Session(Layout, size=0x80):
         """Session from one's own private key to ``peer``: a certificate, a point or the library's key.
 
         No randomness. ``SevError`` INVALID_CERTIFICATE if the certificate is not a sane PDH (``check_peer`` of
-        ``sevref.certs``) or the point is not on P-384; ``InputError`` for a key, nonce or IV that is not 16 bytes.
+        ``sevref.certs``) or the point is not on P-384; ``InputError`` for TEK, TIK or IV that is not 16 bytes (a nonce
+        of another size is refused by ``pack`` only).
         """
         ms = master_secret(ecdh(private_key, _peer_point(peer)), nonce)
         return cls.wrap(ms, policy, tek=tek, tik=tik, nonce=nonce, wrap_iv=wrap_iv)
