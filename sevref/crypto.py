@@ -2,8 +2,7 @@
 
 Ciphers, hashes, curve arithmetic and every verification are the ``cryptography`` library's. What stands here is what
 SEV does differently (a KDF with little-endian counters, little-endian integers) and what the library cannot be told:
-an ECDSA nonce and a PSS salt chosen by the caller.
-"""
+an ECDSA nonce and a PSS salt chosen by the caller."""
 
 from __future__ import annotations
 
@@ -36,8 +35,7 @@ def hmac_sha256(key: bytes, message: bytes) -> bytes:
 def require_mac(expected: bytes, found: bytes, rule: str) -> None:
     """Compare all bytes of two MACs in constant time, whatever their contents.
 
-    ``SevError`` BAD_MEASUREMENT with ``rule`` if they differ.
-    """
+    ``SevError`` BAD_MEASUREMENT with ``rule`` if they differ."""
     if not hmac.compare_digest(expected, found):
         raise SevError(Status.BAD_MEASUREMENT, rule)
 
@@ -64,8 +62,7 @@ def aes_ctr(key: bytes, iv: bytes, data: bytes) -> bytes:
     """AES-128-CTR of ``data``; encrypts and decrypts alike.
 
     The 16-byte ``iv`` is the first counter block, one 128-bit big-endian integer that wraps. ``InputError`` for a key
-    or an IV that is not 16 bytes.
-    """
+    or an IV that is not 16 bytes."""
     if len(key) != 16 or len(iv) != 16:
         raise InputError("AES-128-CTR key and IV", "16 bytes each", f"{len(key)} and {len(iv)} bytes")
     cipher = Cipher(algorithms.AES(key), modes.CTR(iv)).encryptor()
@@ -117,8 +114,7 @@ class SeededRandom:
 class ReplayRandom:
     """A random source that hands out recorded chunks in order.
 
-    ``InputError`` when a draw asks for another size than the recorded chunk has, or for more chunks than there are.
-    """
+    ``InputError`` when a draw asks for another size than the recorded chunk has, or for more chunks than there are."""
 
     def __init__(self, chunks: Iterable[bytes] = ()) -> None:
         self._chunks = list(chunks)
@@ -203,8 +199,7 @@ PublicLike = Point | tuple[int, int] | ec.EllipticCurvePublicKey
 def as_private(key: PrivateLike) -> PrivateKey:
     """A ``PrivateKey`` from a scalar or from the library's key.
 
-    ``InputError`` for a scalar outside 1 to n-1.
-    """
+    ``InputError`` for a scalar outside 1 to n-1."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
         key = key.private_numbers().private_value
     return key if isinstance(key, PrivateKey) else PrivateKey(key)
@@ -213,8 +208,7 @@ def as_private(key: PrivateLike) -> PrivateKey:
 def as_point(key: PublicLike | object) -> Point:
     """A ``Point`` from coordinates, the library's key, or a certificate (anything with ``public_point``).
 
-    ``InputError`` for anything else. Whether it is a point of the curve is not checked.
-    """
+    ``InputError`` for anything else. Whether it is a point of the curve is not checked."""
     if isinstance(key, ec.EllipticCurvePublicKey):
         numbers = key.public_numbers()
         return Point(numbers.x, numbers.y)
@@ -229,8 +223,7 @@ def as_point(key: PublicLike | object) -> Point:
 def draw_private(rng: RandomSource, what: str) -> PrivateKey:
     """A private key as the firmware makes it: 48 bytes little-endian = d; above n-2 they are drawn again.
 
-    ``SevError`` HWERROR_PLATFORM for zero: the crypto engine refuses the point at infinity.
-    """
+    ``SevError`` HWERROR_PLATFORM for zero: the crypto engine refuses the point at infinity."""
     while (d := int.from_bytes(rng.draw(48, what), "little")) > P384_N - 2:
         pass
     if d == 0:
@@ -266,8 +259,7 @@ def ecdh(private_key: PrivateLike, peer_public: PublicLike | object) -> bytes:
 def rfc6979_nonce(d: int, digest: bytes, hash_name: str) -> Callable[[], int]:
     """Candidates for k by RFC 6979, section 3.2, for P-384; each call of the result gives the next one.
 
-    ``digest`` is the message's hash, ``hash_name`` its function as ``hashlib`` calls it.
-    """
+    ``digest`` is the message's hash, ``hash_name`` its function as ``hashlib`` calls it."""
     e = int.from_bytes(digest, "big") >> max(0, 8 * len(digest) - 384)
     seed = d.to_bytes(48, "big") + (e % P384_N).to_bytes(48, "big")
     size = hashlib.new(hash_name).digest_size
@@ -295,8 +287,7 @@ def rfc6979_nonce(d: int, digest: bytes, hash_name: str) -> Callable[[], int]:
 def drawn_nonce(rng: RandomSource, what: str) -> Callable[[], int]:
     """Candidates for k as Genoa 1.55.25 draws them: 48 bytes little-endian; 0 and above n are drawn again.
 
-    A call of the result raises ``SevError`` HWERROR_PLATFORM for k = n: the engine refuses the point at infinity.
-    """
+    A call of the result raises ``SevError`` HWERROR_PLATFORM for k = n: the engine refuses the point at infinity."""
 
     def candidate() -> int:
         while not 0 < (k := int.from_bytes(rng.draw(48, what), "little")) <= P384_N:
@@ -313,8 +304,7 @@ def ecdsa_sign(
 ) -> tuple[int, int]:
     """ECDSA on P-384: (r, s) with r = x(kG) mod n, s = (e + r d)/k mod n, e = digest read big-endian.
 
-    ``nonce`` gives candidates for k; without it RFC 6979 with the signature's own hash.
-    """
+    ``nonce`` gives candidates for k; without it RFC 6979 with the signature's own hash."""
     digest = hashlib.new(hash_name, message).digest()
     e = int.from_bytes(digest, "big")
     nonce = nonce or rfc6979_nonce(key.d, digest, hash_name)
@@ -332,8 +322,7 @@ _HASHES: dict[str, Hash] = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384()
 def ecdsa_verify(point: Point, message: bytes, r: int, s: int, hash_name: str = "sha256") -> bool:
     """Whether (r, s) is a signature of ``message`` under ``point``.
 
-    Never if that is no point of P-384, or if r or s is outside 1..n-1.
-    """
+    Never if that is no point of P-384, or if r or s is outside 1..n-1."""
     if not (point.valid and 0 < r < P384_N and 0 < s < P384_N):
         return False
     digest = hashlib.new(hash_name, message).digest()
@@ -388,8 +377,7 @@ def _mgf1(seed: bytes, size: int, hash_name: str) -> bytes:
 def rsa_pss_sign(key: RsaPrivate, message: bytes, salt: bytes, hash_name: str) -> int:
     """RSASSA-PSS (RFC 8017, 9.1.1) with a given salt; the signature as an integer.
 
-    ``hash_name`` is "sha256" or "sha384", of the message and of MGF1.
-    """
+    ``hash_name`` is "sha256" or "sha384", of the message and of MGF1."""
     bits = key.public.bits - 1
     size, h_size = -(-bits // 8), hashlib.new(hash_name).digest_size
     m_hash = hashlib.new(hash_name, message).digest()
@@ -410,8 +398,7 @@ def rsa_pss_verify(key: RsaPublic, message: bytes, signature: int, hash_name: st
     """Whether ``signature`` (an integer) is RSASSA-PSS with MGF1 of the same hash.
 
     ``any_salt`` accepts every salt length; otherwise it must be the hash's length. Keys that the library refuses
-    (an even exponent, a modulus below its minimum) verify nothing.
-    """
+    (an even exponent, a modulus below its minimum) verify nothing."""
     hash_ = _HASHES[hash_name]
     salt = padding.PSS.AUTO if any_salt else hash_.digest_size
     try:

@@ -3,8 +3,7 @@
 Two P-384 keys agree on Z; from Z and a nonce come, in turn, the master secret and the two keys that wrap TEK
 and TIK. TEK encrypts what travels, TIK authenticates it: the policy, packets, the launch measurement.
 Everything here is a pure function of its arguments; states, addresses and lengths are checked by the
-firmware's commands.
-"""
+firmware's commands."""
 
 from __future__ import annotations
 
@@ -56,8 +55,7 @@ def master_secret(z: bytes, nonce: bytes) -> bytes:
 def key_wrap_keys(ms: bytes) -> tuple[bytes, bytes]:
     """KEK and KIK, 16 bytes each, from the master secret (16 bytes).
 
-    KEK encrypts TEK || TIK in a session, KIK authenticates the ciphertext. SEV API 55766, "LAUNCH_START".
-    """
+    KEK encrypts TEK || TIK in a session, KIK authenticates the ciphertext. SEV API 55766, "LAUNCH_START"."""
     return kdf(ms, b"sev-kek"), kdf(ms, b"sev-kik")
 
 
@@ -88,8 +86,7 @@ class Channel:
 class Opened:
     """What ``Session.create`` makes: ``godh`` and ``session`` for the hypervisor, the rest to keep.
 
-    ``godh`` is the owner's certificate (2084 bytes), ``tek`` and ``tik`` have 16 bytes each and are in no ``repr``.
-    """
+    ``godh`` is the owner's certificate (2084 bytes), ``tek`` and ``tik`` have 16 bytes each and are in no ``repr``."""
 
     godh: SevCertificate
     session: Session
@@ -131,8 +128,7 @@ class Session(Layout, size=0x80):
         """Session from a master secret that ``nonce`` went into. No randomness.
 
         ``ms``, ``tek``, ``tik``, ``nonce`` and ``wrap_iv`` have 16 bytes each; ``InputError`` for an IV or a key of
-        another size, and for a policy outside 32 bits.
-        """
+        another size, and for a policy outside 32 bits."""
         keys = TransportKeys(tek=tek, tik=tik).pack()
         kek, kik = key_wrap_keys(ms)
         wrapped = aes_ctr(kek, wrap_iv, keys)
@@ -160,8 +156,7 @@ class Session(Layout, size=0x80):
 
         No randomness. ``SevError`` INVALID_CERTIFICATE if the certificate is not a sane PDH (``check_peer`` of
         ``sevref.certs``) or the point is not on P-384; ``InputError`` for TEK, TIK or IV that is not 16 bytes (a nonce
-        of another size is refused by ``pack`` only).
-        """
+        of another size is refused by ``pack`` only)."""
         ms = master_secret(ecdh(private_key, _peer_point(peer)), nonce)
         return cls.wrap(ms, policy, tek=tek, tik=tik, nonce=nonce, wrap_iv=wrap_iv)
 
@@ -175,8 +170,7 @@ class Session(Layout, size=0x80):
         16 bytes each. The GODH certificate is not signed (the firmware verifies no signature on it) and names API
         version ``api``; its private key is forgotten. The PDH certificate's chain is *not* verified here: see
         ``GuestOwner.open_session``. ``SevError`` INVALID_CERTIFICATE as in ``build``, HWERROR_PLATFORM for a drawn key
-        of zero; ``InputError`` for a policy outside 32 bits.
-        """
+        of zero; ``InputError`` for a policy outside 32 bits."""
         rng = OsRandom() if rng is None else rng
         peer, policy = _peer_point(pdh_certificate), Policy(policy)
         key = draw_private(rng, "GODH")
@@ -193,8 +187,7 @@ class Session(Layout, size=0x80):
         The peer's certificate is a sane PDH with a point on P-384 (INVALID_CERTIFICATE); WRAP_MAC, then POLICY_MAC over
         the ``policy`` that the command names (BAD_MEASUREMENT); ``api``, the firmware's own version, satisfies the
         policy's minimum, then bits 15:6 of the policy are zero (POLICY_FAILURE). A bare point in place of the
-        certificate is checked as a point only. SEV API 55766, "LAUNCH_START".
-        """
+        certificate is checked as a point only. SEV API 55766, "LAUNCH_START"."""
         policy = Policy(policy)
         ms = master_secret(ecdh(pdh_private_key, _peer_point(godh_certificate)), self.nonce)
         kek, kik = key_wrap_keys(ms)
@@ -211,8 +204,7 @@ def require_policy(policy: Policy, api: ApiVersion) -> None:
     """Check that firmware of version ``api`` (major, minor) may hold a guest under ``policy``.
 
     ``SevError`` POLICY_FAILURE if it is older than the policy's minimum, or if bits 15:6 of the policy are not zero.
-    SEV API 55766, "Guest policy".
-    """
+    SEV API 55766, "Guest policy"."""
     if not policy.allows_api(*api):
         wanted, own = ("{}.{}".format(*version) for version in (policy.api, api))
         raise SevError(Status.POLICY_FAILURE, f"POLICY wants API {wanted} or later, firmware is {own}")
@@ -233,8 +225,7 @@ class Context(IntEnum):
     """First byte of a packet's MAC input, by the specification one for each kind of packet.
 
     Firmware under the switch ``vmsa_packet_context`` 2 (GENOA_1_55_25) uses 2 for VMSA packets too: there a packet of
-    one passes for a packet of the other.
-    """
+    one passes for a packet of the other."""
 
     SECRET = 1
     DATA = 2
@@ -263,8 +254,7 @@ class PacketMacInput(Layout):
     """What a packet's MAC authenticates: 29 bytes, then the ciphertext.
 
     Not where in the guest it goes, nor which packets came before. SEV API 55766, "LAUNCH_SECRET". Integers are
-    little-endian.
-    """
+    little-endian."""
 
     context = u8(0x00, "1 secret, 2 data, 3 VMSA", names=Context)
     flags = u32(0x01, "FLAGS of the header")
@@ -277,8 +267,7 @@ class PacketMacInput(Layout):
 class SecretMacInput(PacketMacInput):
     """What the MAC of a LAUNCH_SECRET packet authenticates from API 0.17 on: as other packets, then MEASURE.
 
-    The 32 bytes of this launch's measurement bind the packet to one launch (SEV API 55766, "LAUNCH_SECRET").
-    """
+    The 32 bytes of this launch's measurement bind the packet to one launch (SEV API 55766, "LAUNCH_SECRET")."""
 
     measure = raw(AFTER, 32, "MEASURE of this launch, without MNONCE")
 
@@ -296,8 +285,7 @@ def packet_mac(
     """MAC of a packet, 32 bytes, over ``data``, its ciphertext of ``trans_len`` bytes.
 
     ``tik`` and ``iv`` have 16 bytes, ``context`` is a ``Context``. ``trailer`` is empty except for LAUNCH_SECRET: see
-    ``secret_trailer``. ``InputError`` for sizes that do not fit. SEV API 55766, "LAUNCH_SECRET".
-    """
+    ``secret_trailer``. ``InputError`` for sizes that do not fit. SEV API 55766, "LAUNCH_SECRET"."""
     if len(tik) != 16:
         raise InputError("TIK", "16 bytes", f"{len(tik)} bytes")
     covered: dict[str, int | bytes] = {
@@ -316,8 +304,7 @@ def secret_trailer(measure: bytes, api: ApiVersion) -> bytes:
     """What ends the MAC input of a LAUNCH_SECRET packet for firmware of version ``api``.
 
     From API 0.17 on this launch's MEASURE (32 bytes, without MNONCE), which binds the packet to the launch;
-    before that nothing.
-    """
+    before that nothing."""
     return b"" if tuple(api) < FIRST_API_WITH_CONTEXT else measure
 
 
@@ -327,8 +314,7 @@ def make_packet(
     """Header (52 bytes) and ciphertext of a packet: encrypt under TEK, then MAC under TIK.
 
     ``tek``, ``tik`` and ``iv`` have 16 bytes each (else ``InputError``); each packet needs a new ``iv``. ``context`` is
-    a ``Context``, ``trailer`` as in ``packet_mac``. The plaintext is not padded.
-    """
+    a ``Context``, ``trailer`` as in ``packet_mac``. The plaintext is not padded."""
     data, size = aes_ctr(tek, iv, plaintext), len(plaintext)
     mac = packet_mac(tik, context, flags, iv, size, size, data, trailer)
     return PacketHeader(flags=flags, iv=iv, mac=mac), data
@@ -341,8 +327,7 @@ def open_packet(
 
     BAD_MEASUREMENT if the MAC is wrong, UNSUPPORTED if FLAGS.COMPRESSED is set. LAUNCH_SECRET looks at the MAC before
     the flag, RECEIVE_UPDATE_* at the flag before the MAC. The MAC covers the ciphertext only: the right TIK with a
-    wrong TEK gives rubbish. No length is refused here.
-    """
+    wrong TEK gives rubbish. No length is refused here."""
     if context != Context.SECRET:
         require_uncompressed(header)
     require_packet_mac(tik, context, header, data, trailer=trailer)
@@ -353,8 +338,7 @@ def open_packet(
 def require_packet_mac(tik: bytes, context: int, header: PacketHeader, data: bytes, *, trailer: bytes = b"") -> None:
     """Check that the header's MAC is that of this ciphertext under TIK.
 
-    ``SevError`` BAD_MEASUREMENT otherwise.
-    """
+    ``SevError`` BAD_MEASUREMENT otherwise."""
     size = len(data)
     mac = packet_mac(tik, context, header.flags, header.iv, size, size, data, trailer)
     require_mac(mac, header.mac, "the packet's MAC does not match")
@@ -363,8 +347,7 @@ def require_packet_mac(tik: bytes, context: int, header: PacketHeader, data: byt
 def require_uncompressed(header: PacketHeader) -> None:
     """Check that FLAGS.COMPRESSED is not set: no known firmware inflates.
 
-    ``SevError`` UNSUPPORTED otherwise.
-    """
+    ``SevError`` UNSUPPORTED otherwise."""
     if header.flags & COMPRESSED:
         raise SevError(Status.UNSUPPORTED, "FLAGS.COMPRESSED is set: compressed packets are not supported")
 
@@ -382,8 +365,7 @@ SECRET_LIMIT = 0x4000
 class SecretTableHeader(Layout, size=0x14):
     """Head of the secret table, 20 bytes; the length is little-endian.
 
-    A convention between guest owner and guest, unknown to the SEV firmware.
-    """
+    A convention between guest owner and guest, unknown to the SEV firmware."""
 
     guid = raw(0x00, 16, f"{SECRET_TABLE_GUID} in EFI byte order", default=SECRET_TABLE_GUID.bytes_le)
     length = u32(0x10, "bytes of head and entries, without the padding behind them")
@@ -433,8 +415,7 @@ def parse_secret_table(data: bytes) -> list[tuple[uuid.UUID, bytes]]:
     """Pairs (GUID, secret) of the table at the start of ``data``, the secret area, by the rules of Linux.
 
     Deleted entries are left out. ``InputError`` if the GUID of the head, the total length (20 to the size of the area)
-    or the length of an entry (20 to the bytes left) is wrong.
-    """
+    or the length of an entry (20 to the bytes left) is wrong."""
     head = SecretTableHeader.parse(data, exact=False)
     if head.guid != SECRET_TABLE_GUID.bytes_le:
         raise InputError("secret table: GUID", str(SECRET_TABLE_GUID), str(uuid.UUID(bytes_le=head.guid)))

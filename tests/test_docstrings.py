@@ -366,6 +366,12 @@ def test_sizes_and_fields_in_docstrings_are_those_of_the_structures() -> None:
     assert [problem for problems in found for problem in problems] == []
 
 
+def test_the_docstring_of_status_lists_every_status() -> None:
+    doc = next(name.doc or "" for name in public() if name.name == "Status")
+    listed = re.findall(r"^    0x([0-9A-F]{2})  (\w+) +(.*)$", doc, re.MULTILINE)
+    assert listed == [(f"{status:02X}", status.name, status.meaning) for status in Status]
+
+
 def test_help_shows_the_fields_of_a_structure() -> None:
     assert repr(sevref.Session.wrap_tk) == "<bytes at 0x10, 32 bytes: TEK || TIK, AES-128-CTR encrypted under KEK>"
     assert (

@@ -1,6 +1,6 @@
 """The initial register pages (VMSA) of SEV-ES and SEV-SNP guests as the known virtual machine managers make them.
 
-A VMSA is a page of 4096 bytes (AMD64 Architecture Programmer's Manual, volume 2, "VMSA"). Its initial content
+A VMSA is a page of 4096 bytes (AMD64 Architecture Programmer's Manual, volume 2). Its initial content
 is part of the launch digest, so a guest owner who predicts the digest has to know every byte.
 """
 
@@ -39,7 +39,7 @@ class Vmsa(Layout, size=0x1000):
     """A VMSA page, 4096 bytes: register state of one vCPU of an SEV-ES or SEV-SNP guest.
 
     Named are the fields that an initial page sets; what lies between them (``other_...``) is kept as it is (AMD64
-    Architecture Programmer's Manual, volume 2, "VMSA"). Integers are little-endian. Offset, size in bytes, field:
+    Architecture Programmer's Manual, volume 2). Integers are little-endian. Offset, size in bytes, field:
 
         0x000 16  es            data segment
         0x010 16  cs            code segment

@@ -6,8 +6,7 @@ covers exactly the body; the slots do not cover each other, so adding or removin
 disturb the other.
 
 A slot is *empty* if its usage is 0x1000 and its algorithm 0. A slot that is all zero is not empty: it claims
-to be made by an ARK (usage 0) with no algorithm, and the whole certificate fails with BAD_SIGNATURE.
-"""
+to be made by an ARK (usage 0) with no algorithm, and the whole certificate fails with BAD_SIGNATURE."""
 
 from __future__ import annotations
 
@@ -91,8 +90,7 @@ class RsaKey(Layout):
     """RSA public key of a SEV certificate, 1028 bytes (SEV API 55766, appendix "SEV certificate format").
 
     Only the first MODULUS_SIZE/8 bytes of the two 512-byte fields count, little-endian; the rest is filler that nothing
-    reads.
-    """
+    reads."""
 
     modulus_size = u32(0x000, "bits of the modulus, at most 4096")
     pubexp = integer(0x004, _rsa_bytes, "public exponent; MODULUS_SIZE/8 bytes of it are read")
@@ -148,8 +146,7 @@ class EcKey(Layout, size=0x404):
 class RsaSignature(Layout, size=0x200):
     """RSASSA-PSS signature in a slot, 512 bytes.
 
-    The integer that PKCS#1 writes big-endian, here little-endian.
-    """
+    The integer that PKCS#1 writes big-endian, here little-endian."""
 
     value = integer(0x00, 512, "the first (signer's MODULUS_SIZE)/8 bytes count, the rest is zero and never read")
 
@@ -267,8 +264,7 @@ class SevCertificate(CertificateBody, size=CERT_SIZE):
         0x624  512  sig2          signature 2 over the body
 
     ``parse`` takes any 2084 bytes (``InputError`` for another size) and checks nothing else; ``sevref.certs.validate``
-    does.
-    """
+    does."""
 
     sig1_usage = u32(0x414, "slot 1: usage of the key that made signature 1; 0x1000 = empty", names=Usage)
     sig1_algo = u32(0x418, "slot 1: algorithm of signature 1; 0 = empty", names=Algo)
@@ -310,8 +306,7 @@ class SevCertificate(CertificateBody, size=CERT_SIZE):
 def new_certificate(usage: int, algo: int, public: Point | RsaPublic, api: tuple[int, int]) -> SevCertificate:
     """Fresh, unsigned certificate: version 1, the API version of its maker, the key, both slots empty.
 
-    ``api`` is (major, minor). ``InputError`` if the key is not of the algorithm's kind.
-    """
+    ``api`` is (major, minor). ``InputError`` if the key is not of the algorithm's kind."""
     if isinstance(public, RsaPublic) != (algo in RSA_ALGOS):
         raise InputError("public key", f"a key for algorithm {algo_name(algo)}", type(public).__name__)
     key: Layout = (
@@ -340,8 +335,7 @@ def make_signature(
 ) -> SignatureSlot:
     """A filled slot: the signature of ``cert``'s body by ``key``; arguments as in ``sign_certificate``.
 
-    ``InputError`` if the key is not of the algorithm's kind.
-    """
+    ``InputError`` if the key is not of the algorithm's kind."""
     name = hash_name(algo)
     signature: Layout | None = None
     if isinstance(key, RsaPrivate) and algo in RSA_ALGOS:
@@ -359,8 +353,7 @@ def make_signature(
 def add_signature(cert: SevCertificate, slot: SignatureSlot | bytes) -> None:
     """Copy a whole 520-byte slot into the first free one (usage 0x1000), overwriting all 520 bytes.
 
-    ``SevError`` INVALID_CERTIFICATE if neither slot is free.
-    """
+    ``SevError`` INVALID_CERTIFICATE if neither slot is free."""
     if not isinstance(slot, SignatureSlot):
         slot = SignatureSlot.parse(slot)
     if cert.sig1_usage == Usage.INVALID:
@@ -384,8 +377,7 @@ def sign_certificate(
 
     ``usage`` and ``algo`` are the signer's; ``nonce`` gives candidates for an ECDSA k (default RFC 6979), ``salt`` is
     the salt of an RSASSA-PSS signature (default: fresh, as long as the hash). ``SevError`` INVALID_CERTIFICATE if
-    neither slot is free, ``InputError`` if the key is not of the algorithm's kind.
-    """
+    neither slot is free, ``InputError`` if the key is not of the algorithm's kind."""
     add_signature(cert, make_signature(cert, key, usage, algo, nonce=nonce, salt=salt))
 
 
@@ -397,8 +389,7 @@ def empty_slot() -> SignatureSlot:
 def certificate_problems(cert: SevCertificate, signers: Mapping[int, SigningKey | None]) -> list[str]:
     """Bytes that no signature covers or no rule reads and that are not as they should be, in words.
 
-    ``signers`` are the usages of the keys that may have signed this certificate, with the key where it is known.
-    """
+    ``signers`` are the usages of the keys that may have signed this certificate, with the key where it is known."""
     found = []
     if any(cert.reserved):
         found.append("reserved bytes at 0x006 are not zero")

@@ -89,6 +89,7 @@ SPEC_0_24 = Profile(
     send_start_draws_before_address_check=False,
     send_update_partial_output=False,
 )
+"""The specification's answers, API 0.24 build 15: the default."""
 
 GENOA_1_55_25 = Profile(
     name="GENOA_1_55_25",
@@ -109,3 +110,4 @@ GENOA_1_55_25 = Profile(
     send_start_draws_before_address_check=True,
     send_update_partial_output=True,
 )
+"""The answers of AMD's published Genoa firmware, API 1.55 build 25, as they were observed."""

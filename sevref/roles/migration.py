@@ -11,8 +11,7 @@ What is said on the channel, receiver first (layouts here and in ``sevref.roles.
 Until it has read RECEIVED the sender can take everything back with SEND_CANCEL. Between RECEIVED and GO the receiver
 cannot know whether the guest still runs on the sender, so it keeps the guest and does not start it; the next
 conversation settles it. No order of the two commands spares anybody that: the interface gives the receiver nothing that
-proves the end, and two live copies are worse than one guest that waits.
-"""
+proves the end, and two live copies are worse than one guest that waits."""
 
 from __future__ import annotations
 
@@ -147,8 +146,7 @@ class Outgoing:
     """A guest on its way out. ``run`` is the sender's side of a conversation; after a failure it may be run again.
 
     ``roots``: verify the receiver's chain against them before SEND_START (None: leave it to the firmware). Whatever
-    goes wrong before the receiver has everything, the guest runs on here. ``done`` when it runs there.
-    """
+    goes wrong before the receiver has everything, the guest runs on here. ``done`` when it runs there."""
 
     def __init__(
         self,
@@ -231,8 +229,7 @@ class Arrival:
     """A guest on its way in, on ``host``: RECEIVE_START and ACTIVATE, then ``put`` each record, then ``finish``.
 
     ``put`` and ``finish`` go straight to the firmware: a hostile hypervisor uses them as well as an honest one.
-    ``missing`` is what an honest one looks at, because the firmware does not.
-    """
+    ``missing`` is what an honest one looks at, because the firmware does not."""
 
     def __init__(self, host: Hypervisor, head: StreamHead) -> None:
         self.head, self.host = head, host
@@ -304,8 +301,7 @@ class Incoming:
     """Where guests arrive. ``run`` is the receiver's side of a conversation; it may be run again and again.
 
     ``chain``: this platform's complete chain (``Hypervisor.certificates``). ``vm`` is the guest that runs here, None
-    before. A guest that is complete but whose GO has not come is kept until the next conversation.
-    """
+    before. A guest that is complete but whose GO has not come is kept until the next conversation."""
 
     def __init__(self, host: Hypervisor, chain: Chain, *, progress: Progress | None = None) -> None:
         self.host, self.chain = host, chain
