@@ -57,6 +57,8 @@ class Status(IntEnum):
         0x27  INVALID_KEY                key invalid, absent or not permitted
         0x28  SHUTDOWN_INCOMPLETE        SNP shutdown only partly done
 
+    In use:
+
         >>> from sevref import Status
         >>> Status(0x0B).name
         'BAD_MEASUREMENT'

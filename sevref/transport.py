@@ -110,6 +110,8 @@ class Session(Layout, size=0x80):
         0x40 32  wrap_mac    HMAC-SHA-256 of WRAP_TK under KIK
         0x60 32  policy_mac  HMAC-SHA-256 of POLICY (u32) under TIK
 
+    In use:
+
         >>> from sevref import PrivateKey, SeededRandom, Session
         >>> pdh = PrivateKey(12345)
         >>> opened = Session.create(pdh.public, policy=1, rng=SeededRandom(b"docs", "guest owner"))
