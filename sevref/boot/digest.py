@@ -71,11 +71,13 @@ class PageInfo(Layout, size=0x70):
 class Guest(NamedTuple):
     """A guest's boot components and settings: everything that its launch digest depends on.
 
-    ``mode`` is one of ``MODES``. ``features`` is SEV_FEATURES of the register pages; None: 1 in SNP modes, else 0.
-    ``kernel`` None: no measured direct boot. ``vmsas`` are the boot processor's and the others' page if they are not to
-    be built. ``ovmf_hash`` (48 bytes) stands for the measured firmware pages. ``peer`` reproduces sev-snp-measure
-    0.0.13 where it is wrong: x87 control word of SVSM pages, features ignored in SEV-ES mode, EC2 and GCE in SEV-ES
-    mode, the farther one of two table entries with one GUID.
+    ``mode`` is "sev", "seves", "snp", "snp:ovmf-hash" or "snp:svsm". ``vcpu_sig`` is the processor's signature (CPUID
+    Fn0000_0001 EAX, see ``cpu_signature``), ``vmm`` one of ``VMMS``, ``fpu`` a name of ``FPU``. ``features`` is
+    SEV_FEATURES of the register pages; None: 1 in SNP modes, else 0. ``kernel`` None: no measured direct boot.
+    ``vmsas`` are the boot processor's and the others' page (4096 bytes each) if they are not to be built. ``ovmf_hash``
+    (48 bytes) stands for the measured firmware pages. ``peer`` reproduces sev-snp-measure 0.0.13 where it is wrong: x87
+    control word of SVSM pages, features ignored in SEV-ES mode, EC2 and GCE in SEV-ES mode, the farther one of two
+    table entries with one GUID.
     """
 
     firmware: Image
@@ -138,7 +140,17 @@ _page_digest = lru_cache(maxsize=1024)(lambda page: hashlib.sha384(page).digest(
 
 
 def predict(guest: Guest) -> Prediction:
-    """Launch digest of ``guest`` with every step. ``InputError`` if the components do not fit together."""
+    """Launch digest of ``guest`` with every step. ``InputError`` if the components do not fit together.
+
+    32 bytes for SEV and SEV-ES (SEV API 55766, "LAUNCH_UPDATE_DATA"), 48 for SEV-SNP (SEV-SNP ABI 56860, "Page Info
+    Structure").
+
+        >>> from sevref import launch_digest
+        >>> from sevref.boot import Guest, Image, build_firmware, predict
+        >>> image = build_firmware()
+        >>> predict(Guest(Image(image), mode="sev")).digest == launch_digest(image)
+        True
+    """
     chain = SnpChain() if guest.snp else ShaChain()
     start, parts = pieces(guest)
     state, steps = chain.start(start), []
