@@ -305,8 +305,10 @@ class Platform:
 
         ``SevError`` INVALID_PLATFORM_STATE (not WORKING), INVALID_GUEST (unknown handle), INVALID_ASID, UNSUPPORTED (a
         machine without ``activate_ex``), INVALID_PARAM (not 1 to 1024 ids, or one above 511), INVALID_CONFIG (no core
-        has that id), INVALID_GUEST_STATE (SENT), DFFLUSH_REQUIRED, ASID_OWNED, ACTIVE (bound to another ASID). SEV API
-        55766, "ACTIVATE_EX"."""
+        has that id), INVALID_GUEST_STATE (SENT), DFFLUSH_REQUIRED, ASID_OWNED, ACTIVE (bound to another ASID).
+        ``InputError`` for an id that is not 32 bits. SEV API 55766, "ACTIVATE_EX"."""
+        if bad := [apic_id for apic_id in apic_ids if not 0 <= apic_id < 1 << 32]:
+            raise InputError("APIC id", "0 to 0xFFFFFFFF", hex(bad[0]))
         scratch = self._fresh()
         ids = scratch.place(b"".join(apic_id.to_bytes(4, "little") for apic_id in apic_ids))
         buffer = b.ActivateExBuffer(
