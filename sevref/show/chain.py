@@ -100,9 +100,9 @@ class ChainPicture(Showable):
         who, what = _CAST[name]
         own = self.own(name)
         svg.box(x, y, _BOX, _HEIGHT, palette.party(who))
-        svg.aside("; ")
+        svg.aside("\n")
         svg.add("rect", x=f"{x + 13:g}", y=f"{y + 9:g}", width=44, height=18, rx=3, fill=palette.key(name))
-        svg.text(x + 35, y + 22.5, name, size=12.5, bold=True, anchor="middle", fill="#FFFFFF")
+        svg.text(x + 35, y + 22.5, name, size=12.5, bold=True, anchor="middle", fill=palette.ON_SOLID)
         svg.aside(" (")
         svg.text(x + 64, y + 22.5, who, size=12)
         svg.aside("): ")
@@ -122,7 +122,7 @@ class ChainPicture(Showable):
             svg.arrow([(x, top), (x, end), (place[subject][0] + _BOX, end)], colour, dashed=dashed)
         else:
             svg.arrow([(x, top), (x, end)], colour, dashed=dashed)
-        svg.aside(f"; {issuer} → {subject}: ")
+        svg.aside(f"\n  {issuer} → {subject}: ")
         svg.text(x + 9, top + _GAP / 2 + 4, f"{symbol(link.ok)} {link.words}", size=11.5, bold=True)
 
 

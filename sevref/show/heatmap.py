@@ -16,8 +16,6 @@ from sevref.show import palette
 from sevref.show.html import Showable, as_text, element, escape, frame, heading
 
 BLOCK = 16
-#: colour of what occurs once, of set bits, of clear bits; all three stand on light and dark pages
-SINGLE, SET, CLEAR = "#9AA3AE", "#2974B9", "#E3E7EC"
 
 
 def png(pixels: bytes, width: int, colours: Sequence[str] | None = None) -> bytes:
@@ -108,7 +106,7 @@ def equality(data: bytes, title: str, per_line: int = 16) -> Picture:
     pixels += bytes(-len(pixels) % per_line)
     most = max(counts.values())
     alt = f"{len(found)} blocks, {len(counts)} different; the most frequent occurs {most} time{'s' if most > 1 else ''}"
-    return Picture(pixels, per_line, title, alt, scale=10, colours=[SINGLE, *palette.FIELDS])
+    return Picture(pixels, per_line, title, alt, scale=10, colours=[palette.SINGLE, *palette.FIELDS])
 
 
 def bits(rows: Sequence[bytes], title: str, note: str, scale: int = 7) -> Picture:
@@ -117,4 +115,4 @@ def bits(rows: Sequence[bytes], title: str, note: str, scale: int = 7) -> Pictur
     ones = sum(pixels)
     width = 8 * len(rows[0])
     alt = f"{len(rows)} × {width} bits, {ones} of {len(pixels)} set ({100 * ones / len(pixels):.0f} %); {note}"
-    return Picture(pixels, width, title, alt, scale=scale, colours=[CLEAR, SET])
+    return Picture(pixels, width, title, alt, scale=scale, colours=[palette.CLEAR, palette.SET])

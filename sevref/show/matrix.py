@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sevref.show import palette
-from sevref.show.html import MONO, RULE, Showable, as_text, element, escape, frame, heading, scroll
+from sevref.show.html import MONO, Showable, as_text, element, escape, frame, heading, scroll
 from sevref.status import SevError, Status
 
 _HEAD = "padding:3px 5px;border:0;border-bottom:1px solid;font-size:12px;vertical-align:bottom;text-align:left"
-_NAME = f"padding:2px 8px 2px 0;border:0;border-bottom:1px solid {RULE};text-align:left;white-space:nowrap"
-_CELL = f"padding:2px 5px;border:0;border-bottom:1px solid {RULE};text-align:left;font-size:11.5px;line-height:1.25"
+_NAME = f"padding:2px 8px 2px 0;border:0;border-bottom:1px solid {palette.RULE};text-align:left;white-space:nowrap"
+_CELL = (
+    f"padding:2px 5px;border:0;border-bottom:1px solid {palette.RULE};text-align:left;font-size:11.5px;line-height:1.25"
+)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,12 @@ def exchange(entry: Any) -> Exchange:
     return Exchange(str(source), str(target), str(message), getattr(entry, "status", None), note)
 
 
+def _way(entry: Exchange, arrow: str) -> str:
+    """From whom to whom, or who speaks to itself."""
+    source, target = palette.party_name(entry.source), palette.party_name(entry.target)
+    return f"{source} {arrow} {target}" if source != target else source
+
+
 class SequenceDiagram(Showable):
     """See ``sequence``."""
 
@@ -44,9 +50,7 @@ class SequenceDiagram(Showable):
             words = status_words(entry.status)[1]
             answer = f"  [{words}]" if words else ""
             note = f"  {entry.note}" if entry.note else ""
-            source, target = palette.party_name(entry.source), palette.party_name(entry.target)
-            way = f"{source} -> {target}" if source != target else source
-            lines.append(f"{number:>2}. {way}: {entry.message}{answer}{note}")
+            lines.append(f"{number:>2}. {_way(entry, '->')}: {entry.message}{answer}{note}")
         return "\n".join(lines)
 
     def html(self) -> str:
@@ -80,7 +84,7 @@ class SequenceDiagram(Showable):
             svg.aside(", " if name != self.parties[-1] else "")
         y = 50.0
         for number, (entry, above, under, ok) in enumerate(rows, 1):
-            svg.aside(f"; {number}. {entry.source} → {entry.target}: ")
+            svg.aside(f"\n{number:>2}. {_way(entry, '→')}: ")
             y += self._message(svg, centre, entry, above, under, ok, y, step)
         return svg
 

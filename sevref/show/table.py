@@ -8,9 +8,9 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from sevref.layout import Layout
+from sevref.show import palette
 from sevref.show.html import (
     MONO,
-    RULE,
     Html,
     Showable,
     element,
@@ -26,7 +26,7 @@ from sevref.status import Status
 if TYPE_CHECKING:
     import pandas
 
-_CELL = f"text-align:left;vertical-align:top;padding:3px 14px 3px 0;border:0;border-bottom:1px solid {RULE}"
+_CELL = f"text-align:left;vertical-align:top;padding:3px 14px 3px 0;border:0;border-bottom:1px solid {palette.RULE}"
 _HEAD = "text-align:left;vertical-align:bottom;padding:3px 14px 3px 0;border:0;border-bottom:1px solid"
 #: columns of text that the last column may take
 _LAST = 80
