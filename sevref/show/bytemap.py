@@ -167,15 +167,22 @@ class ByteMap(Showable):
             return owners.pop(), self._filler(line), line in differing
 
         groups: list[tuple[bool, list[int]]] = []
+
+        def add(folded: bool, block: list[int]) -> None:
+            if groups and not folded and not groups[-1][0]:
+                groups[-1][1].extend(block)
+            elif block:
+                groups.append((folded, block))
+
         for (owner, filler, differs), found in groupby(lines, kind):
             block = list(found)
             keep = 0 if filler and not differs else _KEEP_ROWS
-            if owner not in self._foldable or len(block) < _FOLD_ROWS + 2 * keep:
-                groups.append((False, block))
-                continue
-            head, middle, tail = block[:keep], block[keep : len(block) - keep], block[len(block) - keep :]
-            groups += [(False, head), (True, middle), (False, tail)]
-        return [(folded, block) for folded, block in groups if block]
+            if owner in self._foldable and len(block) >= _FOLD_ROWS + 2 * keep:
+                add(False, block[:keep])
+                add(True, block[keep : len(block) - keep])
+                block = block[len(block) - keep :]
+            add(False, block)
+        return groups
 
     # -- text
 

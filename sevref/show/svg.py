@@ -117,7 +117,8 @@ class Svg:
     def render(self, label: str) -> str:
         """The ``<svg>`` element; it shrinks a little on narrow pages and then scrolls."""
         width, height = n(self.width), n(self.height)
-        style = f"display:block;width:100%;max-width:{width}px;min-width:{n(0.86 * self.width)}px;height:auto;white-space:normal"
+        style = f"display:block;width:100%;max-width:{width}px;min-width:{n(0.86 * self.width)}px;height:auto"
+        style += ";white-space:normal"
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
             f'width="{width}" height="{height}" role="img" aria-label="{escape(label)}" style="{style}">'
