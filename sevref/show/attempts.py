@@ -6,6 +6,7 @@ seeded keys can show every one of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -27,6 +28,12 @@ class Attempt:
     noticed_by: str
     status: Status
     why: str
+
+
+def brief(rule: str) -> str:
+    """A rule in the words of a table: long numbers by their first digits, and not what would have been needed."""
+    words = rule.partition("; needed: ")[0].removeprefix("the platform's chain does not verify: ")
+    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{24,}\b", r"\1…", words)
 
 
 class Attempts(Showable):
@@ -55,7 +62,8 @@ class Attempts(Showable):
         return [(entry.noticed_by, entry.status.name) for entry in self.entries]
 
     def table(self) -> Table:
-        """One row per attempt; a reason that repeats the one above it is not spelt out again."""
+        """One row per attempt; a reason is brief, and one that repeats the one above it is not spelt out again. The
+        answer that ``run`` returned has the whole rule."""
         before = ["", *(entry.why for entry in self.entries)]
         reasons = ["the same" if why and why == last else why for last, why in pairwise(before)]
         rows = [
@@ -64,7 +72,8 @@ class Attempts(Showable):
                 "noticed by": verdict_cell(entry.noticed_by != NOBODY, entry.noticed_by),
                 "status": code(entry.status.name),
                 "why, or what follows": Html(
-                    element("div", escape(why), "min-width:22ch;max-width:52ch;overflow-wrap:anywhere"), why
+                    element("div", escape(brief(why)), "min-width:22ch;max-width:52ch;overflow-wrap:anywhere"),
+                    brief(why),
                 ),
             }
             for entry, why in zip(self.entries, reasons, strict=True)

@@ -65,7 +65,8 @@ class Picture(Showable):
             f'height="{height * self._scale}" style="image-rendering:pixelated;max-width:100%">',
         )
         words = element("div", escape(self.alt), "font-size:12px;max-width:34em")
-        digest = element("div", f"plotted data: SHA-256 {self.digest[:16]}…", "font-size:11px")
+        style = "font-size:11px;max-width:34em;overflow-wrap:anywhere"
+        digest = element("div", f"plotted data: SHA-256 {self.digest}", style)
         return frame(heading(self.title), shown, words, digest)
 
 

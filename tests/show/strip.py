@@ -64,9 +64,10 @@ def _write(element: Element, keep, silent: set[str]) -> str:  # type: ignore[no-
     return "".join(out)
 
 
-def lines(html: str) -> list[str]:
+def lines(html: str, without: tuple[str, ...] = ()) -> list[str]:
     """The lines that a reader sees when there are no styles: a block begins one, the cells of a row stand in one, with
-    a bar between them, and spaces count in ``<pre>`` alone. Pictures are their alternative texts."""
+    a bar between them, and spaces count in ``<pre>`` alone. Pictures are their alternative texts. Elements called as in
+    ``without`` are passed over."""
     found = [""]
 
     def walk(element: Element, pre: bool) -> None:
@@ -78,6 +79,8 @@ def lines(html: str) -> list[str]:
                     found.extend(rest)
                 else:
                     found[-1] += re.sub(r"\s+", " ", child)
+                continue
+            if child.tag in without:
                 continue
             block = child.tag in _BLOCKS
             if block:
