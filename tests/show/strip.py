@@ -89,7 +89,7 @@ def lines(html: str, without: tuple[str, ...] = ()) -> list[str]:
                 found[-1] += " | " if found[-1].strip() else ""
                 inside = len(found)
                 walk(child, pre)
-                found[inside - 1 :] = [" ".join(part.strip() for part in found[inside - 1 :])]
+                found[inside - 1 :] = [" ".join(part.strip() for part in found[inside - 1 :] if part.strip())]
             elif child.tag == "img":
                 found[-1] += child.attributes.get("alt", "")
             else:

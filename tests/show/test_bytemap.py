@@ -154,7 +154,7 @@ def test_many_differences_in_a_row_are_folded_and_counted() -> None:
 def test_differences_in_many_fields_end_in_a_count() -> None:
     parts = [(f"field{i}", b"\1", "") for i in range(20)]
     lines = byte_map(parts, diff=bytes(20)).text().splitlines()
-    assert lines[-13] == "20 bytes differ (*):" and lines[-12] == "  0x0 in field0: 00 -> 01"
+    assert lines[-12] == "20 bytes differ (*):" and lines[-11] == "  0x0 in field0: 00 -> 01"
     assert lines[-2:] == ["  0x9 in field9: 00 -> 01", "  ... and 10 lines more"]
 
 
@@ -164,12 +164,12 @@ def test_offsets_start_where_the_bytes_begin() -> None:
     assert lines[1].startswith("0xFFC0* 00 01") and lines[2].startswith("0xFFD0* 10 11")
     assert "  0xFFD4 in b: 00 -> 07" in lines
     page = read(shown._repr_html_())
-    assert [pre.text().splitlines()[1][:10] for pre in page.all("pre")] == ["ffd0  10 11"[:10]]
+    assert [pre.text().splitlines()[1][:10] for pre in page.all("pre")] == ["ffd0  10 1"]
     assert [row.all("td")[1].text() for row in page.all("tr")[1:]] == ["0xFFC0", "0xFFD4"]
     assert "b, 1 byte at 0xFFD4" in [span.attributes.get("title") for span in page.all("span")]
     assert "differs at 0xFFD4" in [mark.attributes["title"] for mark in page.all("mark")]
     long = byte_map(bytes(range(1, 200)), start=0x12345)
-    assert "12355-123fa" not in long.html() and "12365-123d4: 112 bytes of data" in long.html()
+    assert "12365-123f4: 144 bytes of data" in long.html()
 
 
 def test_fields_that_are_revealed_are_not_folded() -> None:

@@ -121,9 +121,9 @@ class TestEveryPicture:
             ],
             "sequence": [
                 " 2. hypervisor → AMD-SP: LAUNCH_START ✓ SUCCESS: handle 1",
-                " 3. guest owner: compare ✗ BAD_MEASUREMENT (0x0B)",
+                " 3. guest owner: compare ✗ BAD_MEASUREMENT (0x0B): refuses <it>",
             ],
-            "states": ["  UNINIT → INIT: INIT", "INIT ◀ now; stays with PDH_GEN", "  INIT → WORKING: LAUNCH_START"],
+            "states": ["  UNINIT → INIT: INIT", "INIT  ◀ now; stays with PDH_GEN", "  INIT → WORKING: LAUNCH_START"],
         }
         assert bool(left) == (name in expected)
         for line in expected.get(name, ()):
