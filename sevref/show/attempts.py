@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from sevref.crypto import RandomSource
-from sevref.show.html import Html, Showable, element, escape, statement
+from sevref.show.html import BREAK, Html, Showable, element, escape, statement
 from sevref.show.table import Table, code, table, verdict_cell
 from sevref.status import SevError, Status
 
@@ -68,11 +68,11 @@ class Attempts(Showable):
         reasons = ["the same" if why and why == last else why for last, why in pairwise(before)]
         rows = [
             {
-                "attempt": Html(element("div", escape(entry.what), "min-width:24ch"), entry.what),
+                "attempt": Html(element("div", escape(entry.what), "min-width:13em"), entry.what),
                 "noticed by": verdict_cell(entry.noticed_by != NOBODY, entry.noticed_by),
                 "status": code(entry.status.name),
                 "why, or what follows": Html(
-                    element("div", escape(brief(why)), "min-width:22ch;max-width:52ch;overflow-wrap:anywhere"),
+                    element("div", escape(brief(why)), f"min-width:12em;max-width:29em;{BREAK}"),
                     brief(why),
                 ),
             }

@@ -322,10 +322,8 @@ class ByteMap(Showable):
         return element("span", " ".join(texts), style, title=f"{row.name}, {_size(row)} at {self._at(row.offset)}")
 
     def _name(self, index: int) -> str:
-        row, colour = self.rows[index], self.colour(index)
-        return element(
-            "span", escape(row.name), f"border-bottom:2px solid {colour or palette.RESERVED}", title=row.meaning
-        )
+        row, line = self.rows[index], f"border-bottom:2px solid {self.colour(index) or palette.RESERVED}"
+        return element("span", escape(row.name), line, **({"title": row.meaning} if row.meaning else {}))
 
     def _legend(self) -> str:
         """What the marks mean, unless the map has nothing but fields."""

@@ -55,7 +55,7 @@ class ChainPicture(Showable):
         """The party that holds a private key, and what the picture says of it."""
         who = _CAST[name][0]
         if name == "OCA" and self.self_owned is not False:
-            return ("AMD-SP", "AMD-SP (self-owned)") if self.self_owned else (who, "owner or AMD-SP")
+            return ("AMD-SP", "AMD-SP") if self.self_owned else (who, "owner or AMD-SP")
         return who, who
 
     def _checks(self, subject: str, issuer: str | None) -> list[Any]:
@@ -80,7 +80,7 @@ class ChainPicture(Showable):
     def text(self) -> str:
         lines = [f"{self.title}: {chain_words(self.result)}"]
         if self.self_owned is not None:
-            lines.append(f"  the private key of the OCA is held by: {self.holder('OCA')[1]}")
+            lines.append(f"  private key of the OCA: {self.holder('OCA')[0]}")
         for name in _CAST:
             own = self.own(name)
             lines += [self._line(name, own)] * (own.words != "present")

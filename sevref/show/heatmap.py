@@ -57,6 +57,10 @@ class Picture(Showable):
         return f"{self.title}\n  {self.alt}\n  plotted data: SHA-256 {self.digest}"
 
     def html(self) -> str:
+        return frame(self.drawn(), as_text(self.text()))
+
+    def drawn(self) -> str:
+        """The picture with its words, without the text form."""
         height = len(self._pixels) // self._width
         source = "data:image/png;base64," + b64encode(png(self._pixels, self._width, self._colours)).decode()
         shown = element(
@@ -65,9 +69,8 @@ class Picture(Showable):
             f'height="{height * self._scale}" style="image-rendering:pixelated;max-width:100%">',
         )
         words = element("div", escape(self.alt), "font-size:12px;max-width:34em")
-        style = "font-size:11px;max-width:34em;overflow-wrap:anywhere"
-        digest = element("div", f"plotted data: SHA-256 {self.digest}", style)
-        return frame(heading(self.title), shown, words, digest)
+        digest = element("div", f"plotted data: SHA-256 {self.digest[:16]}…", "font-size:11px")
+        return heading(self.title) + shown + words + digest
 
 
 class Gallery(Showable):
@@ -80,7 +83,7 @@ class Gallery(Showable):
         return "\n".join([*([self.title] if self.title else []), *(picture.text() for picture in self.pictures)])
 
     def html(self) -> str:
-        cells = "".join(element("div", picture.html(), "flex:0 1 auto") for picture in self.pictures)
+        cells = "".join(element("div", picture.drawn(), "flex:0 1 auto") for picture in self.pictures)
         row = element("div", cells, "display:flex;flex-wrap:wrap;gap:4px 22px;align-items:flex-start")
         return frame(heading(self.title), row, as_text(self.text()))
 

@@ -19,8 +19,10 @@ LIMIT = 200_000
 SANS = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',sans-serif"
 MONO = "font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 FRAME = f"{SANS};font-size:13px;line-height:1.5;text-align:left;max-width:100%;margin:6px 0 10px"
+#: long words break where they must; JupyterLab knows the second value only in notebooks that it trusts
+BREAK = "overflow-wrap:break-word;overflow-wrap:anywhere"
 #: of a ``<pre>`` that is one for the sake of its lines alone, where styles are stripped; its look is given again
-UNBOXED = "margin:0;padding:0;border:0;border-radius:0;background:transparent;color:inherit;line-height:inherit"
+UNBOXED = "margin:0;padding:0;border:0;border-radius:0;background:transparent;color:inherit"
 
 
 def escape(text: object) -> str:
@@ -124,7 +126,7 @@ def scroll(content: str, label: str, *, drawing: bool = False) -> str:
 
 
 def preformatted(text: str) -> str:
-    style = f"{UNBOXED};{MONO};font-size:12px;line-height:1.45;margin:4px 0;white-space:pre-wrap;overflow-wrap:anywhere"
+    style = f"{UNBOXED};{MONO};font-size:12px;line-height:1.45;margin:4px 0;white-space:pre-wrap;{BREAK}"
     return element("pre", escape(text), style)
 
 
@@ -199,6 +201,4 @@ def card(ok: bool | None, words: str, lines: Iterable[str] = (), where: str = ""
     )
     body = "".join(element("div", escape(line)) for line in lines)
     style = f"border-left:4px solid {colour};background:{palette.tint(colour, 0.12)};padding:6px 12px"
-    return frame(
-        element("div", f"{head} {place}{body}", style + ";border-radius:2px;max-width:46em;overflow-wrap:anywhere")
-    )
+    return frame(element("div", f"{head} {place}{body}", f"{style};border-radius:2px;max-width:46em;{BREAK}"))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sevref.layout import Layout
 from sevref.show import palette
 from sevref.show.html import (
+    BREAK,
     MONO,
     Html,
     Showable,
@@ -114,7 +115,7 @@ def cell_html(value: Any) -> str:
         return verdict(ok, words, value.meaning)
     text = escape(cell_text(value))
     if isinstance(value, bytes | bytearray):
-        style = f"{MONO};font-size:12px;overflow-wrap:anywhere;background:transparent;color:inherit"
+        style = f"{MONO};font-size:12px;{BREAK};background:transparent;color:inherit"
         # lines of 16 bytes
         return element("code", text, style + ";display:inline-block" + (";width:19.4em" if len(value) > 15 else ""))
     return element("div", text, "min-width:18em") if len(text) > 40 else text

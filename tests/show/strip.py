@@ -20,8 +20,7 @@ _PLAIN = (
 _PLAIN_ATTRIBUTES = {"href", "alt", "open", "colspan", "rowspan", "align"}
 #: declarations that JupyterLab's sanitizer does not know; all others that sevref.show writes stay
 _LOST = re.compile(
-    r"color:inherit$|font-variant-numeric:|overflow-wrap:anywhere$|image-rendering:|(min|max)-width:[\d.]+(ch|px)$"
-    r"|display:block$|height:auto$|width:100%$"
+    r"(color|line-height):inherit$|font-variant-numeric:|overflow-wrap:anywhere$|image-rendering:|(min|max)-width:[\d.]+ch$"
 )
 _LOST_ATTRIBUTES = {"role", "tabindex", "aria-label"}
 _BLOCKS = {"details", "div", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "summary"} | {

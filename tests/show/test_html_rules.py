@@ -30,7 +30,7 @@ from sevref.show.html import LIMIT, chip
 from sevref.show.legend import legend
 from sevref.show.matrix import Reply, matrix
 from sevref.status import InputError
-from show.page import read
+from show.page import Element, read
 from show.strip import lines, stripped
 from show.test_bytemap import SAMPLE, certificate
 from show.test_pictures import LOG, ROWS, result
@@ -66,6 +66,16 @@ def shown() -> dict[str, Showable]:
     }
 
 
+def background(text: Element, under: list[Element], page: str) -> str:
+    """Colour behind a text of a drawing on this page: the boxes around its anchor, laid over each other."""
+    x, y = float(text.attributes["x"]), float(text.attributes["y"])
+    for box in under:
+        left, top = float(box.attributes["x"]), float(box.attributes["y"])
+        if left <= x <= left + float(box.attributes["width"]) and top <= y <= top + float(box.attributes["height"]):
+            page = palette.over(box.attributes["fill"], page, float(box.attributes.get("fill-opacity", 1)))
+    return page
+
+
 @pytest.mark.parametrize("name", shown())
 class TestEveryPicture:
     def test_has_inline_styles_only(self, name: str) -> None:
@@ -93,6 +103,19 @@ class TestEveryPicture:
                 assert background == "transparent" or re.fullmatch(r"rgba\(\d+,\d+,\d+,0\.[123]\d*\)", background)
             if element.tag == "text":
                 assert element.attributes["fill"] in ("currentColor", "#FFFFFF")
+
+    def test_text_of_drawings_has_contrast_on_both_pages(self, name: str) -> None:
+        """4.5:1 against what was drawn under it: the page, a tint of a box, or the solid colour of a key."""
+        for svg in read(shown()[name]._repr_html_()).all("svg"):
+            under: list[Element] = []
+            for element in svg.all():
+                if element.tag == "rect":
+                    under.append(element)
+                if element.tag == "text":
+                    for page, ink in (("#FFFFFF", "#212121"), ("#111111", "#FFFFFF")):
+                        own = element.attributes["fill"]
+                        ground = background(element, under, page)
+                        assert palette.contrast(ink if own == "currentColor" else own, ground) >= 4.5, element.text()
 
     def test_nothing_is_wider_than_the_page(self, name: str) -> None:
         """Tables, drawings and fixed lines stand inside something that scrolls, and the keyboard reaches that."""
