@@ -124,7 +124,7 @@ class SequenceDiagram(Showable):
             line_y = y + 16 * len(above) + 4
             for texts, start, height, mono in ((above, y, 16, True), (below, line_y + 2, 14, False)):
                 width = max((text_width(text, SIZE, mono) for text in texts), default=0)
-                if a != b and abs(centre[name] - (a + b) / 2) < width / 2 + 2:
+                if texts and a != b and abs(centre[name] - (a + b) / 2) < width / 2 + 2:
                     yield top, start
                     top = start + height * len(texts) + 2
             y += 16 * len(above) + 14 * len(below) + 24

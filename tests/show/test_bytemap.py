@@ -151,6 +151,15 @@ def test_many_differences_in_a_row_are_folded_and_counted() -> None:
     assert shown.text().splitlines()[-2:] == ["511 bytes differ (*):", "  0x0 in sig: 511 of its 512 bytes"]
 
 
+def test_zeros_that_differ_keep_rows_in_sight() -> None:
+    """Filler is folded whole, but not where something stood before."""
+    parts = [("a", bytes(256), ""), ("b", b"\1" * 16, "")]
+    (fold,) = dump(byte_map(parts, diff=b"\2" * 256 + b"\1" * 16)._repr_html_()).all("summary")
+    assert fold.text() == "0020-00df: 192 bytes of a, all zero, 192 differ"
+    (fold,) = dump(byte_map(parts)._repr_html_()).all("summary")
+    assert fold.text() == "0000-00ff: 256 bytes of a, all zero"
+
+
 def test_differences_in_many_fields_end_in_a_count() -> None:
     parts = [(f"field{i}", b"\1", "") for i in range(20)]
     lines = byte_map(parts, diff=bytes(20)).text().splitlines()

@@ -238,6 +238,18 @@ def test_sequence() -> None:
     assert svg.all("polygon")[0].attributes["fill"] == palette.PARTIES["guest owner"]
 
 
+def test_lifelines_make_room_for_words_of_others() -> None:
+    """The hypervisor's line is broken where a message between its neighbours stands on it, and nowhere else."""
+
+    def pieces(message: str) -> list[int]:
+        shown = sequence([("guest owner", "AMD-SP", message)], parties=("guest owner", "hypervisor", "AMD-SP"))
+        (svg,) = read(shown.html()).all("svg")
+        lines = [path.attributes["stroke"] for path in svg.all("path", stroke_dasharray="4 4")]
+        return [lines.count(palette.PARTIES[name]) for name in ("guest owner", "hypervisor", "AMD-SP")]
+
+    assert pieces("a word") == [1, 2, 1] and pieces("") == [1, 1, 1]
+
+
 def test_arrows_point_at_the_receiver() -> None:
     (svg,) = read(sequence([("AMD", "guest owner", "a"), ("guest owner", "AMD", "b")])._repr_html_()).all("svg")
     tips = [float(p.attributes["points"].split(",")[0]) for p in svg.all("polygon")]
