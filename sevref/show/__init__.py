@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sevref.certs import ChainResult
@@ -62,20 +64,25 @@ def digest_of(shown: Any) -> str:
     return hashlib.sha256(shown.tobytes() if hasattr(shown, "tobytes") else bytes(shown)).hexdigest()
 
 
-def _chain_html(result: ChainResult) -> str:
-    return Stack(chain_picture(result), checks_table(result))._repr_html_()
+#: what is shown of objects that know nothing of pictures
+_PICTURES: dict[type, Callable[[Any], Showable]] = {
+    Layout: byte_map,
+    ChainResult: lambda result: Stack(chain_picture(result), checks_table(result)),
+    Policy: lambda policy: table(policy.table(), "Policy", detail=f"0x{int(policy):08X}"),
+}
 
 
-def _policy_html(policy: Policy) -> str:
-    return table(policy.table(), "Policy", detail=f"0x{int(policy):08X}")._repr_html_()
+def _plain(picture: Callable[[Any], Showable], obj: Any, printer: Any, _cycle: bool) -> None:
+    """Text form for IPython's printer; inside of a list or a dict an object stays one line."""
+    printer.text(repr(obj) if len(printer.stack) > 1 else picture(obj).text())
 
 
 def register(shell: Any) -> None:
-    """Make an IPython shell show layouts, chain results and policies as HTML."""
-    html = shell.display_formatter.formatters["text/html"]
-    html.for_type(Layout, lambda obj: byte_map(obj)._repr_html_())
-    html.for_type(ChainResult, _chain_html)
-    html.for_type(Policy, _policy_html)
+    """Make an IPython shell show layouts, chain results and policies as HTML, and as the text that stands for it."""
+    formatters = shell.display_formatter.formatters
+    for kind, picture in _PICTURES.items():
+        formatters["text/html"].for_type(kind, lambda obj, picture=picture: picture(obj)._repr_html_())
+        formatters["text/plain"].for_type(kind, partial(_plain, picture))
 
 
 def _register_if_running() -> None:

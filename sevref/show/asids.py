@@ -37,7 +37,7 @@ USES = {
     "pending": "belongs to a guest that cannot run yet",
     "active": "a guest can run with it here",
 }
-_COLOURS = {"dirty": palette.BAD, "flushable": palette.BAD, "pending": "#8F6B06", "active": palette.OK}
+_COLOURS = {"dirty": palette.BAD, "flushable": palette.BAD, "pending": palette.PENDING, "active": palette.OK}
 
 
 class Bench:

@@ -6,13 +6,14 @@ seeded keys can show every one of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from sevref.crypto import RandomSource
-from sevref.show.html import Html, Showable, element, escape, statement
+from sevref.show.html import BREAK, Html, Showable, element, escape, statement
 from sevref.show.table import Table, code, table, verdict_cell
 from sevref.status import SevError, Status
 
@@ -27,6 +28,12 @@ class Attempt:
     noticed_by: str
     status: Status
     why: str
+
+
+def brief(rule: str) -> str:
+    """A rule in the words of a table: long numbers by their first digits, and not what would have been needed."""
+    words = rule.partition("; needed: ")[0].removeprefix("the platform's chain does not verify: ")
+    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{24,}\b", r"\1…", words)
 
 
 class Attempts(Showable):
@@ -55,16 +62,18 @@ class Attempts(Showable):
         return [(entry.noticed_by, entry.status.name) for entry in self.entries]
 
     def table(self) -> Table:
-        """One row per attempt; a reason that repeats the one above it is not spelt out again."""
+        """One row per attempt; a reason is brief, and one that repeats the one above it is not spelt out again. The
+        answer that ``run`` returned has the whole rule."""
         before = ["", *(entry.why for entry in self.entries)]
         reasons = ["the same" if why and why == last else why for last, why in pairwise(before)]
         rows = [
             {
-                "attempt": Html(element("div", escape(entry.what), "min-width:24ch"), entry.what),
+                "attempt": Html(element("div", escape(entry.what), "min-width:13em"), entry.what),
                 "noticed by": verdict_cell(entry.noticed_by != NOBODY, entry.noticed_by),
                 "status": code(entry.status.name),
                 "why, or what follows": Html(
-                    element("div", escape(why), "min-width:22ch;max-width:52ch;overflow-wrap:anywhere"), why
+                    element("div", escape(brief(why)), f"min-width:12em;max-width:29em;{BREAK}"),
+                    brief(why),
                 ),
             }
             for entry, why in zip(self.entries, reasons, strict=True)

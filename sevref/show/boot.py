@@ -9,7 +9,7 @@ from sevref.boot.digest import Piece, Step, pieces, predict
 from sevref.boot.explain import Explanation
 from sevref.boot.vmsa import CPU_MODELS
 from sevref.show import widgets
-from sevref.show.html import Html, Showable, Stack, element, escape, statement
+from sevref.show.html import BREAK, Html, Showable, Stack, element, escape, statement
 from sevref.show.table import Table, code, table, verdict_cell
 from sevref.show.widgets import Panel, panel
 
@@ -105,7 +105,7 @@ def digest_explorer() -> Panel:
     def compute(values: dict[str, Any]) -> Showable:
         guest = _guest(values)
         digest, usual = predict(guest).digest, predict(reference).digest
-        line = element("div", f"digest {escape(digest.hex())}", "overflow-wrap:anywhere;font-family:monospace")
+        line = element("div", f"digest {escape(digest.hex())}", f"{BREAK};font-family:monospace")
         same = digest == usual
         words = "the predicted guest" if same else "another guest than the predicted one"
         return Stack(statement(same, words, []), Html(line, f"digest {digest.hex()}"), steps_table(guest, reference))

@@ -1,7 +1,9 @@
 """The byte map: every byte of a structure, coloured by its field, and a table that explains each field.
 
 Rows of 16 bytes (two groups of 8, which break on narrow pages). Long runs of one field (reserved bytes, zero
-filler, the inside of RSA numbers) are folded; a row with a changed byte never is. Secret fields are masked.
+filler, the inside of RSA numbers) are folded; a few rows with changed bytes never are. Secret fields are masked.
+The rows are lines of ``<pre>`` with the spaces of a plain dump between their bytes: that is what is left of them where
+styles are stripped.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from itertools import cycle, groupby
 
 from sevref.layout import Layout, Row
 from sevref.show import palette
-from sevref.show.html import MONO, Html, Showable, element, escape, frame, heading
+from sevref.show.html import MONO, UNBOXED, Html, Showable, as_text, element, escape, frame, heading
 from sevref.show.table import code, table
+from sevref.status import InputError
 
 WIDTH = 16
 #: rows of the dump beyond this weight in bytes are not drawn
@@ -22,6 +25,8 @@ _WEIGHT = 110_000
 _FOLD_ROWS = 3
 #: of a field that is not filler, this many rows stay visible at each end of a fold
 _KEEP_ROWS = 2
+#: of a field in which more bytes differ than this, they are counted, not listed
+_SINGLY = 4
 
 Parts = Sequence[tuple[str, bytes, str]]
 Source = Layout | type[Layout] | bytes | bytearray | tuple[bytes, type[Layout]] | Parts
@@ -36,18 +41,25 @@ def byte_map(
     fields: bool = True,
     colours: Mapping[str, str] | None = None,
     secret: Iterable[str] = (),
+    start: int = 0,
+    reveal: Iterable[str] = (),
 ) -> ByteMap:
     """Byte map of a structure, of a structure's class (all zero), of ``(bytes, layout)``, of plain bytes, or
     of a list of ``(name, bytes, meaning)``.
 
     ``fold=False`` shows every row. ``diff`` are the bytes to compare with: bytes that differ are highlighted,
-    and the list below says where. ``fields=False`` leaves out the table of fields. ``colours`` gives fields a
-    colour of the palette, by name (``{"tik": palette.key("TIK")}``). ``secret`` names further fields to be
-    masked.
+    and the list below says where. ``fields=False`` leaves out the table of fields; the text form is folded below
+    instead. ``colours`` gives fields a colour of the palette, by name (``{"tik": palette.key("TIK")}``).
+    ``secret`` names further fields to be masked. ``start`` is the offset of the first byte, where the bytes are
+    part of something larger. ``reveal`` names fields that are not folded: ``"sig1.s"``, or ``"sig1"`` for all
+    of its parts.
     """
     rows, data, name = _rows(source)
     other = diff.pack() if isinstance(diff, Layout) else diff
-    return ByteMap(rows, data, name if title is None else title, fold, other, fields, dict(colours or {}), set(secret))
+    return ByteMap(
+        rows, data, name if title is None else title, fold=fold, other=other, fields=fields,
+        colours=dict(colours or {}), secret=set(secret), start=start, reveal=set(reveal),
+    )  # fmt: skip
 
 
 def _rows(source: Source) -> tuple[list[Row], bytes, str]:
@@ -85,14 +97,21 @@ class ByteMap(Showable):
         rows: list[Row],
         data: bytes,
         title: str,
-        fold: bool,
-        other: bytes | None,
-        fields: bool,
-        colours: dict[str, str],
+        *,
+        fold: bool = True,
+        other: bytes | None = None,
+        fields: bool = True,
+        colours: Mapping[str, str],
         secret: set[str],
+        start: int = 0,
+        reveal: set[str],
     ) -> None:
-        self.title, self.rows, self.fold, self.fields = title, rows, fold, fields
-        self.other, self._data = other, data
+        self.title, self.rows, self.fields, self.other = title, rows, fields, other
+        self._data, self._start = data, start
+        names = [{row.name, row.name.split(".")[0]} for row in rows]
+        self._foldable = {index for index, known in enumerate(names) if fold and not known & reveal}
+        if unknown := reveal - set().union(*names):
+            raise InputError("reveal", "names of fields", ", ".join(sorted(unknown)))
         turn = cycle(palette.FIELDS)
         self._colours = [
             colours[row.name] if row.name in colours else None if row.kind == "reserved" else next(turn) for row in rows
@@ -104,6 +123,7 @@ class ByteMap(Showable):
             end = max(len(data), len(other))
             self.changed = [i for i in range(end) if data[i : i + 1] != other[i : i + 1]]
         self._differs = frozenset(self.changed)
+        self._digits = max(4, len(f"{start + max(len(data) - 1, 0):x}"))
 
     # -- what one byte, field or row looks like
 
@@ -140,39 +160,47 @@ class ByteMap(Showable):
         lines = range(-(-len(self._data) // WIDTH))
         differing = {offset // WIDTH for offset in self.changed}
 
-        def kind(line: int) -> tuple[int, bool]:
+        def kind(line: int) -> tuple[int, bool, bool]:
             owners = set(self._owner[line * WIDTH : (line + 1) * WIDTH])
-            if len(owners) > 1 or line in differing:
-                return -1 - line, False
-            return owners.pop(), self._filler(line)
+            if len(owners) > 1:
+                return -1 - line, False, False
+            return owners.pop(), self._filler(line), line in differing
 
         groups: list[tuple[bool, list[int]]] = []
-        for (owner, filler), found in groupby(lines, kind):
+
+        def add(folded: bool, block: list[int]) -> None:
+            if groups and not folded and not groups[-1][0]:
+                groups[-1][1].extend(block)
+            elif block:
+                groups.append((folded, block))
+
+        for (owner, filler, differs), found in groupby(lines, kind):
             block = list(found)
-            keep = 0 if filler else _KEEP_ROWS
-            if not self.fold or owner < 0 or len(block) < _FOLD_ROWS + 2 * keep:
-                groups.append((False, block))
-                continue
-            head, middle, tail = block[:keep], block[keep : len(block) - keep], block[len(block) - keep :]
-            groups += [(False, head), (True, middle), (False, tail)]
-        return [(folded, block) for folded, block in groups if block]
+            keep = 0 if filler and not differs else _KEEP_ROWS
+            if owner in self._foldable and len(block) >= _FOLD_ROWS + 2 * keep:
+                add(False, block[:keep])
+                add(True, block[keep : len(block) - keep])
+                block = block[len(block) - keep :]
+            add(False, block)
+        return groups
 
     # -- text
 
     def text(self) -> str:
-        digits = max(2, len(f"{len(self._data):X}"))
+        digits = max(2, len(f"{self._start + len(self._data):X}"))
         hex_width = 3 * max((min(row.size, WIDTH) for row in self.rows), default=1) - 1
         lines = [f"{self.title}: {len(self._data)} bytes" if self.title else f"{len(self._data)} bytes"]
         for index, row in enumerate(self.rows):
             value = f" = {self._value(index)}" if row.kind == "integer" or index in self._masked else ""
-            words = f"{row.name}{value}: {row.meaning}"
+            size = f" ({_size(row)})" if row.size > WIDTH else ""  # shorter ones stand in one line
+            words = f"{row.name}{size}{value}: {row.meaning}"
             starts = list(range(row.offset, row.offset + row.size, WIDTH))
-            if self.fold and len(starts) > 6:
+            if index in self._foldable and len(starts) > 6:
                 starts = starts[:2]
             for start in starts:
                 bytes_ = " ".join(self._byte(i) for i in range(start, min(start + WIDTH, row.offset + row.size)))
                 mark = "*" if any(start <= c < min(start + WIDTH, row.offset + row.size) for c in self.changed) else " "
-                lines.append(f"0x{start:0{digits}X}{mark} {bytes_:<{hex_width}}  {words}".rstrip())
+                lines.append(f"0x{self._start + start:0{digits}X}{mark} {bytes_:<{hex_width}}  {words}".rstrip())
                 words = ""
             left = row.size - WIDTH * len(starts)
             if left > 0:
@@ -181,22 +209,31 @@ class ByteMap(Showable):
         return "\n".join(lines + self._differences())
 
     def _differences(self) -> list[str]:
-        """Which bytes differ, in words."""
+        """Which bytes differ, in words: a line for each byte, or for a field in which many do."""
         if self.other is None:
             return []
         if not self.changed:
             return ["no byte differs"]
         lines = [f"{len(self.changed)} bytes differ (*):"] if len(self.changed) > 1 else ["1 byte differs (*):"]
-        for offset in self.changed[:8]:
-            if offset >= len(self._data):
-                lines.append(f"  0x{offset:X}: missing here")
-                continue
-            masked = self._owner[offset] in self._masked
-            old = "••" if masked else self.other[offset : offset + 1].hex() or "missing"
-            lines.append(f"  0x{offset:X} in {self.rows[self._owner[offset]].name}: {old} -> {self._byte(offset)}")
-        if len(self.changed) > 8:
-            lines.append(f"  ... and {len(self.changed) - 8} more")
-        return lines
+        for owner, found in groupby(self.changed, lambda i: self._owner[i] if i < len(self._data) else None):
+            offsets = list(found)
+            if owner is None:
+                lines.append(f"  {self._at(offsets[0])}: {_bytes(len(offsets))} missing here")
+            elif len(offsets) > _SINGLY:
+                row = self.rows[owner]
+                lines.append(f"  {self._at(offsets[0])} in {row.name}: {len(offsets)} of its {_size(row)}")
+            else:
+                lines += [self._difference(offset) for offset in offsets]
+        return lines if len(lines) <= 12 else [*lines[:11], f"  ... and {len(lines) - 11} lines more"]
+
+    def _difference(self, offset: int) -> str:
+        assert self.other is not None
+        masked = self._owner[offset] in self._masked
+        old = "••" if masked else self.other[offset : offset + 1].hex() or "missing"
+        return f"  {self._at(offset)} in {self.rows[self._owner[offset]].name}: {old} -> {self._byte(offset)}"
+
+    def _at(self, offset: int) -> str:
+        return f"0x{self._start + offset:X}"
 
     # -- HTML
 
@@ -210,43 +247,54 @@ class ByteMap(Showable):
                 if weight > _WEIGHT:
                     break
             drawn += len(pieces)
-            parts.append(self._folded(lines, pieces) if folded else "\n".join(pieces))
+            shown = element("pre", "\n".join(pieces), f"white-space:normal;{UNBOXED};{MONO};font-size:12px")
+            parts.append(self._folded(lines, pieces) if folded else shown)
             if weight > _WEIGHT:
                 left = len(self._data) - drawn * WIDTH
                 parts.append(element("div", f"... {left} more bytes are not drawn", "margin:4px 0"))
                 break
         style = f"{MONO};font-size:12px;line-height:1.75"
-        dump = element("div", "\n".join(parts), style, role="group", aria_label=f"bytes of {self.title}")
+        dump = element("div", "".join(parts), style, role="group", aria_label=f"bytes of {self.title}")
         words = [line.replace(" (*)", "") for line in self._differences()]
         below = element("div", "".join(element("div", escape(line)) for line in words), "margin:0 0 6px")
         size = f"{len(self._data)} bytes (0x{len(self._data):X})"
-        fields = self._table() if self.fields else ""
+        fields = self._table() if self.fields else as_text(self.text())
         return frame(heading(self.title, size), dump, self._legend(), below if words else "", fields)
 
     def _folded(self, lines: list[int], pieces: list[str]) -> str:
         start, end = lines[0] * WIDTH, min((lines[-1] + 1) * WIDTH, len(self._data))
         owner = self._owner[start]
         zero = not any(self._data[start:end]) and owner not in self._masked
-        words = f"{start:04x}-{end - 1:04x}: {end - start} bytes of {self.rows[owner].name}"
-        summary = element("summary", escape(words + ", all zero" * zero), "cursor:pointer;padding:1px 0")
-        style = "white-space:pre;overflow-x:auto;font-size:11px;line-height:1.6"
-        return element("details", summary + element("div", "\n".join(pieces), style, tabindex=0))
+        differ = len(self._differs.intersection(range(start, end)))
+        words = f"{self._offset(start)}-{self._offset(end - 1)}: {_bytes(end - start)} of {self.rows[owner].name}"
+        words += ", all zero" * zero + f", {differ} differ" * bool(differ)
+        summary = element("summary", escape(words), "cursor:pointer;padding:1px 0")
+        style = f"{UNBOXED};{MONO};white-space:pre;overflow-x:auto;font-size:11px;line-height:1.6"
+        return element("details", summary + element("pre", "\n".join(pieces), style, tabindex=0))
 
     def _plain(self, line: int) -> str:
         """One row inside a fold: the fold's summary names its field."""
         start, end = line * WIDTH, min((line + 1) * WIDTH, len(self._data))
         halves = (range(at, min(at + 8, end)) for at in (start, start + 8))
-        return f"{start:04x}  " + "  ".join(" ".join(self._byte(i) for i in half) for half in halves if half)
+        mark = "*" if self._differs.intersection(range(start, end)) else " "
+        return f"{self._offset(start)}{mark} " + "  ".join(
+            " ".join(self._byte(i) for i in half) for half in halves if half
+        )
+
+    def _offset(self, offset: int) -> str:
+        return f"{self._start + offset:0{self._digits}x}"
 
     def _line(self, line: int) -> str:
+        """One row. Only spaces stand between its parts: no browser draws them there, and a plain dump needs them."""
         start, end = line * WIDTH, min((line + 1) * WIDTH, len(self._data))
-        groups = " ".join(self._half(at, min(at + 8, end)) for at in (start, start + 8) if at < end)
+        groups = "  ".join(self._half(at, min(at + 8, end)) for at in (start, start + 8) if at < end)
         begins = [i for i in dict.fromkeys(self._owner[start:end]) if self.rows[i].offset >= start]
-        names = "".join(self._name(i) for i in begins)
+        names = "  ".join(self._name(i) for i in begins)
         labels = element("span", names, "display:flex;flex-wrap:wrap;gap:0 8px;font-size:11px") if names else ""
-        offset = element("span", f"{start:04x}", "flex:none;width:36px")
-        body = element("span", f"{groups} {labels}", "display:flex;flex-wrap:wrap;gap:0 10px;min-width:0")
-        return element("div", f"{offset} {body}", "display:flex")
+        gap = " " * (3 * (WIDTH - (end - start)) + 2 + (end - start <= 8)) if names else ""
+        offset = element("span", self._offset(start), f"flex:none;width:{7.3 * self._digits + 7:.0f}px")
+        body = element("span", f"{groups}{gap}{labels}", "display:flex;flex-wrap:wrap;gap:0 10px;min-width:0")
+        return element("span", f"{offset}  {body}", "display:flex;line-height:1.75")
 
     def _half(self, start: int, end: int) -> str:
         runs: list[Run] = []
@@ -264,49 +312,45 @@ class ByteMap(Showable):
             text = self._byte(offset)
             if offset in self._differs:
                 style = f"color:{palette.MARK[0]};background:{palette.MARK[1]};font-weight:700;padding:0"
-                text = element("mark", text, style, title=f"differs at 0x{offset:X}")
+                text = element("mark", text, style, title=f"differs at {self._at(offset)}")
             texts.append(text)
-        style = "padding:0 3.6px;border-bottom:2px solid rgba(128,128,128,0.45)"
+        style = f"padding:0 3.6px;border-bottom:2px solid {palette.RESERVED}"
         if colour is not None:
             style = f"padding:0 3.6px;background:{palette.tint(colour)};border-bottom:2px solid {colour}"
             if row.offset == run.start:
                 style += f";box-shadow:inset 2px 0 0 {colour}"
-        return element("span", " ".join(texts), style, title=f"{row.name}, {_size(row)} at 0x{row.offset:X}")
+        return element("span", " ".join(texts), style, title=f"{row.name}, {_size(row)} at {self._at(row.offset)}")
 
     def _name(self, index: int) -> str:
-        row, colour = self.rows[index], self.colour(index)
-        line = f"border-bottom:2px solid {colour}" if colour else "border-bottom:2px solid rgba(128,128,128,0.45)"
-        return element("span", escape(row.name), line, title=row.meaning)
+        row, line = self.rows[index], f"border-bottom:2px solid {self.colour(index) or palette.RESERVED}"
+        return element("span", escape(row.name), line, **({"title": row.meaning} if row.meaning else {}))
 
     def _legend(self) -> str:
-        samples = [
-            (
-                f"background:{palette.tint(palette.FIELDS[0])};border-bottom:2px solid {palette.FIELDS[0]}",
-                "field",
-            )
-        ]
+        """What the marks mean, unless the map has nothing but fields."""
+        field, mark = palette.FIELDS[0], palette.MARK
+        samples = [(f"background:{palette.tint(field)};border-bottom:2px solid {field}", "coloured: a field")]
         if any(row.kind == "reserved" for row in self.rows):
-            samples.append(("border-bottom:2px solid rgba(128,128,128,0.45)", "reserved"))
+            samples.append((f"border-bottom:2px solid {palette.RESERVED}", "grey: reserved"))
         if self._masked:
-            samples.append(("", "•• secret"))
+            samples.append(("", "••: secret"))
         if self.changed:
-            samples.append((f"color:{palette.MARK[0]};background:{palette.MARK[1]}", "differs"))
+            samples.append((f"color:{mark[0]};background:{mark[1]}", "yellow: differs"))
         if any(folded for folded, _ in self._folds()):
-            samples.append(("", "▸ folded: open to see the bytes"))
+            samples.append(("", "▸: folded, open to see the bytes"))
         if len(samples) == 1:
             return ""
-        items = "".join(element("span", text, style + ";padding:0 4px" if style else "") for style, text in samples)
-        return element("div", items, "display:flex;flex-wrap:wrap;gap:2px 14px;font-size:11px;margin:6px 0")
+        items = " · ".join(element("span", text, style + ";padding:0 4px" if style else "") for style, text in samples)
+        return element("div", items, "font-size:11px;line-height:1.8;margin:6px 0")
 
     def _table(self) -> str:
         rows = []
         for index, row in enumerate(self.rows):
             colour = self.colour(index)
-            style = f"border-left:4px solid {colour or 'rgba(128,128,128,0.45)'};padding:0 0 0 6px"
+            style = f"border-left:4px solid {colour or palette.RESERVED};padding:0 0 0 6px"
             rows.append(
                 {
                     "field": Html(element("span", code(row.name).html(), style), row.name),
-                    "offset": code(f"0x{row.offset:03X}"),
+                    "offset": code(f"0x{self._start + row.offset:03X}"),
                     "size": row.size,
                     "value": code(self._value(index)),
                     "meaning": row.meaning,
@@ -317,4 +361,8 @@ class ByteMap(Showable):
 
 
 def _size(row: Row) -> str:
-    return "1 byte" if row.size == 1 else f"{row.size} bytes"
+    return _bytes(row.size)
+
+
+def _bytes(count: int) -> str:
+    return "1 byte" if count == 1 else f"{count} bytes"

@@ -11,7 +11,7 @@ from typing import Any
 from sevref import resources
 from sevref.certs import Algo, Chain, SevCertificate, Usage
 from sevref.show import palette
-from sevref.show.html import MONO, Html, chip, element
+from sevref.show.html import BREAK, MONO, Html, chip, element
 from sevref.show.table import Table, table
 
 #: name, what it wants, what it holds, whom it trusts
@@ -91,8 +91,8 @@ def key(name: str) -> Html:
 
 def fingerprint(data: bytes) -> Html:
     """A hash or a key's number as hex that keeps a readable width on a narrow page, for a cell of a table."""
-    style = f"{MONO};font-size:12px;overflow-wrap:anywhere;background:transparent;color:inherit;padding:0"
-    style += ";display:inline-block;min-width:32ch;max-width:48ch"
+    style = f"{MONO};font-size:12px;{BREAK};background:transparent;color:inherit;padding:0"
+    style += ";display:inline-block;min-width:19.3em;max-width:28.9em"
     return Html(element("code", data.hex(), style), data.hex())
 
 

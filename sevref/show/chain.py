@@ -17,7 +17,7 @@ _CAST = {
     "ARK": ("AMD", "AMD root key"),
     "ASK": ("AMD", "AMD SEV signing key"),
     "CEK": ("AMD-SP", "chip endorsement key"),
-    "OCA": ("platform owner", "owner certificate authority"),
+    "OCA": ("platform owner", "owner certificate authority"),  # or the AMD-SP: see ``self_owned``
     "PEK": ("AMD-SP", "platform endorsement key"),
     "PDH": ("AMD-SP", "platform Diffie-Hellman key"),
 }
@@ -48,8 +48,15 @@ def _verdict(checks: list[Any], passed: str) -> Verdict:
 class ChainPicture(Showable):
     """See ``chain_picture``."""
 
-    def __init__(self, result: Any, title: str) -> None:
-        self.result, self.title = result, title
+    def __init__(self, result: Any, title: str, self_owned: bool | None = None) -> None:
+        self.result, self.title, self.self_owned = result, title, self_owned
+
+    def holder(self, name: str) -> tuple[str, str]:
+        """The party that holds a private key, and what the picture says of it."""
+        who = _CAST[name][0]
+        if name == "OCA" and self.self_owned is not False:
+            return ("AMD-SP", "AMD-SP") if self.self_owned else (who, "owner or AMD-SP")
+        return who, who
 
     def _checks(self, subject: str, issuer: str | None) -> list[Any]:
         found = [check for check in self.result.checks if str(check.subject).upper() == subject]
@@ -72,6 +79,8 @@ class ChainPicture(Showable):
 
     def text(self) -> str:
         lines = [f"{self.title}: {chain_words(self.result)}"]
+        if self.self_owned is not None:
+            lines.append(f"  private key of the OCA: {self.holder('OCA')[0]}")
         for name in _CAST:
             own = self.own(name)
             lines += [self._line(name, own)] * (own.words != "present")
@@ -97,14 +106,14 @@ class ChainPicture(Showable):
         return svg
 
     def _node(self, svg: Svg, name: str, x: float, y: float) -> None:
-        who, what = _CAST[name]
+        (who, said), what = self.holder(name), _CAST[name][1]
         own = self.own(name)
         svg.box(x, y, _BOX, _HEIGHT, palette.party(who))
-        svg.aside("; ")
+        svg.aside("\n")
         svg.add("rect", x=f"{x + 13:g}", y=f"{y + 9:g}", width=44, height=18, rx=3, fill=palette.key(name))
-        svg.text(x + 35, y + 22.5, name, size=12.5, bold=True, anchor="middle", fill="#FFFFFF")
+        svg.text(x + 35, y + 22.5, name, size=12.5, bold=True, anchor="middle", fill=palette.ON_SOLID)
         svg.aside(" (")
-        svg.text(x + 64, y + 22.5, who, size=12)
+        svg.text(x + 64, y + 22.5, said, size=12)
         svg.aside("): ")
         shown = own.ok is False or (own.ok and own.words != "present")
         svg.text(x + 13, y + (40 if shown else 46), what, size=11)
@@ -122,11 +131,13 @@ class ChainPicture(Showable):
             svg.arrow([(x, top), (x, end), (place[subject][0] + _BOX, end)], colour, dashed=dashed)
         else:
             svg.arrow([(x, top), (x, end)], colour, dashed=dashed)
-        svg.aside(f"; {issuer} → {subject}: ")
+        svg.aside(f"\n  {issuer} → {subject}: ")
         svg.text(x + 9, top + _GAP / 2 + 4, f"{symbol(link.ok)} {link.words}", size=11.5, bold=True)
 
 
-def chain_picture(result: Any, title: str = "Certificate chain") -> ChainPicture:
+def chain_picture(result: Any, title: str = "Certificate chain", *, self_owned: bool | None = None) -> ChainPicture:
     """Picture of a verified chain (a ``ChainResult``): ARK, ASK, CEK, PEK, PDH, and OCA beside them; every
-    link says in a symbol and words what its checks came to."""
-    return ChainPicture(result, title)
+    link says in a symbol and words what its checks came to. A box has the colour of the party that holds the
+    private key. Whether that of the OCA is the owner's or, while nobody owns the platform, the AMD-SP's, no
+    certificate tells; ``self_owned`` does."""
+    return ChainPicture(result, title, self_owned)

@@ -16,8 +16,6 @@ from sevref.show import palette
 from sevref.show.html import Showable, as_text, element, escape, frame, heading
 
 BLOCK = 16
-#: colour of what occurs once, of set bits, of clear bits; all three stand on light and dark pages
-SINGLE, SET, CLEAR = "#9AA3AE", "#2974B9", "#E3E7EC"
 
 
 def png(pixels: bytes, width: int, colours: Sequence[str] | None = None) -> bytes:
@@ -59,6 +57,10 @@ class Picture(Showable):
         return f"{self.title}\n  {self.alt}\n  plotted data: SHA-256 {self.digest}"
 
     def html(self) -> str:
+        return frame(self.drawn(), as_text(self.text()))
+
+    def drawn(self) -> str:
+        """The picture with its words, without the text form."""
         height = len(self._pixels) // self._width
         source = "data:image/png;base64," + b64encode(png(self._pixels, self._width, self._colours)).decode()
         shown = element(
@@ -68,7 +70,7 @@ class Picture(Showable):
         )
         words = element("div", escape(self.alt), "font-size:12px;max-width:34em")
         digest = element("div", f"plotted data: SHA-256 {self.digest[:16]}…", "font-size:11px")
-        return frame(heading(self.title), shown, words, digest)
+        return heading(self.title) + shown + words + digest
 
 
 class Gallery(Showable):
@@ -81,7 +83,7 @@ class Gallery(Showable):
         return "\n".join([*([self.title] if self.title else []), *(picture.text() for picture in self.pictures)])
 
     def html(self) -> str:
-        cells = "".join(element("div", picture.html(), "flex:0 1 auto") for picture in self.pictures)
+        cells = "".join(element("div", picture.drawn(), "flex:0 1 auto") for picture in self.pictures)
         row = element("div", cells, "display:flex;flex-wrap:wrap;gap:4px 22px;align-items:flex-start")
         return frame(heading(self.title), row, as_text(self.text()))
 
@@ -108,7 +110,7 @@ def equality(data: bytes, title: str, per_line: int = 16) -> Picture:
     pixels += bytes(-len(pixels) % per_line)
     most = max(counts.values())
     alt = f"{len(found)} blocks, {len(counts)} different; the most frequent occurs {most} time{'s' if most > 1 else ''}"
-    return Picture(pixels, per_line, title, alt, scale=10, colours=[SINGLE, *palette.FIELDS])
+    return Picture(pixels, per_line, title, alt, scale=10, colours=[palette.SINGLE, *palette.FIELDS])
 
 
 def bits(rows: Sequence[bytes], title: str, note: str, scale: int = 7) -> Picture:
@@ -117,4 +119,4 @@ def bits(rows: Sequence[bytes], title: str, note: str, scale: int = 7) -> Pictur
     ones = sum(pixels)
     width = 8 * len(rows[0])
     alt = f"{len(rows)} × {width} bits, {ones} of {len(pixels)} set ({100 * ones / len(pixels):.0f} %); {note}"
-    return Picture(pixels, width, title, alt, scale=scale, colours=[CLEAR, SET])
+    return Picture(pixels, width, title, alt, scale=scale, colours=[palette.CLEAR, palette.SET])

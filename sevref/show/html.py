@@ -1,7 +1,7 @@
 """What every picture is made of: escaped text, inline styles, a text form, and a cap on the size.
 
 Renderers of notebooks strip ``<style>`` and scripts, some strip every style and every ``<svg>``. So styles
-are inline, structure is plain HTML (rows, tables, details) that reads in order without them, and every
+are inline, structure is plain HTML (lines of ``<pre>``, tables, details) that reads in order without them, and every
 picture has a text form.
 """
 
@@ -19,7 +19,10 @@ LIMIT = 200_000
 SANS = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',sans-serif"
 MONO = "font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 FRAME = f"{SANS};font-size:13px;line-height:1.5;text-align:left;max-width:100%;margin:6px 0 10px"
-RULE = "rgba(128,128,128,0.35)"
+#: long words break where they must; JupyterLab knows the second value only in notebooks that it trusts
+BREAK = "overflow-wrap:break-word;overflow-wrap:anywhere"
+#: of a ``<pre>`` that is one for the sake of its lines alone, where styles are stripped; its look is given again
+UNBOXED = "margin:0;padding:0;border:0;border-radius:0;background:transparent;color:inherit"
 
 
 def escape(text: object) -> str:
@@ -113,14 +116,18 @@ def heading(title: str, detail: str = "") -> str:
     )
 
 
-def scroll(content: str, label: str) -> str:
-    """A region that scrolls sideways when it is too wide; the keyboard reaches it and moves it."""
-    return element("div", content, "overflow-x:auto;max-width:100%", tabindex=0, role="region", aria_label=label)
+def scroll(content: str, label: str, *, drawing: bool = False) -> str:
+    """A region that scrolls sideways when it is too wide; the keyboard reaches it and moves it. Of a ``drawing`` only
+    words may be left; in a ``<pre>`` they keep their lines."""
+    style = "overflow-x:auto;max-width:100%"
+    name = "pre" if drawing else "div"
+    style += f";white-space:pre-wrap;{UNBOXED}" if drawing else ""
+    return element(name, content, style, tabindex=0, role="region", aria_label=label)
 
 
 def preformatted(text: str) -> str:
-    style = f"{MONO};font-size:12px;line-height:1.45;margin:4px 0;white-space:pre-wrap;overflow-wrap:anywhere"
-    return element("pre", escape(text), style + ";background:transparent;color:inherit;border:0;padding:0")
+    style = f"{UNBOXED};{MONO};font-size:12px;line-height:1.45;margin:4px 0;white-space:pre-wrap;{BREAK}"
+    return element("pre", escape(text), style)
 
 
 def as_text(text: str) -> str:
@@ -131,7 +138,7 @@ def as_text(text: str) -> str:
 
 def chip(label: str, colour: str, title: str = "") -> str:
     """A name on its own colour, white on solid."""
-    style = f"background:{colour};color:#FFFFFF;border-radius:3px;padding:1px 6px;white-space:nowrap"
+    style = f"background:{colour};color:{palette.ON_SOLID};border-radius:3px;padding:1px 6px;white-space:nowrap"
     return element("span", escape(label), style, **({"title": title} if title else {}))
 
 
@@ -194,6 +201,4 @@ def card(ok: bool | None, words: str, lines: Iterable[str] = (), where: str = ""
     )
     body = "".join(element("div", escape(line)) for line in lines)
     style = f"border-left:4px solid {colour};background:{palette.tint(colour, 0.12)};padding:6px 12px"
-    return frame(
-        element("div", f"{head} {place}{body}", style + ";border-radius:2px;max-width:46em;overflow-wrap:anywhere")
-    )
+    return frame(element("div", f"{head} {place}{body}", f"{style};border-radius:2px;max-width:46em;{BREAK}"))

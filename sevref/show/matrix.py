@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sevref.show import palette
-from sevref.show.html import MONO, RULE, Showable, as_text, element, escape, frame, heading, scroll
+from sevref.show.html import MONO, Showable, as_text, element, escape, frame, heading, scroll, symbol
 from sevref.status import SevError, Status
 
 _HEAD = "padding:3px 5px;border:0;border-bottom:1px solid;font-size:12px;vertical-align:bottom;text-align:left"
-_NAME = f"padding:2px 8px 2px 0;border:0;border-bottom:1px solid {RULE};text-align:left;white-space:nowrap"
-_CELL = f"padding:2px 5px;border:0;border-bottom:1px solid {RULE};text-align:left;font-size:11.5px;line-height:1.25"
+_NAME = f"padding:2px 8px 2px 0;border:0;border-bottom:1px solid {palette.RULE};text-align:left;white-space:nowrap"
+_CELL = (
+    f"padding:2px 5px;border:0;border-bottom:1px solid {palette.RULE};text-align:left;font-size:11.5px;line-height:1.25"
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ def ask(action: Callable[[], Any]) -> Reply:
 def short(status: Status) -> str:
     """A status in few words: without INVALID_, which the cross beside it says."""
     return "ok" if status is Status.SUCCESS else status.name.removeprefix("INVALID_").replace("_", " ").lower()
+
+
+def marked(status: Status) -> str:
+    """A status in few words with its mark."""
+    return f"{symbol(status is Status.SUCCESS)} {short(status)}"
 
 
 class Matrix(Showable):
@@ -64,7 +71,7 @@ class Matrix(Showable):
         lines = [["", *self.columns]]
         for row in self.rows:
             replies = [self.cells.get((row, column)) for column in self.columns]
-            lines.append([row, *("-" if reply is None else short(reply.status) for reply in replies)])
+            lines.append([row, *("-" if reply is None else marked(reply.status) for reply in replies)])
         widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         body = ("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
         return "\n".join([self.title, *body])
@@ -92,7 +99,7 @@ class Matrix(Showable):
         colour = palette.OK if ok else _colour(reply.status)
         said = f"{row}, {column}: {reply.status.name}" + (f": {reply.rule}" if reply.rule else "")
         style = f"{_CELL};background:{palette.tint(colour, 0.18)};border-left:3px solid {colour}"
-        return element("td", f"{'✓' if ok else '✗'} {escape(short(reply.status))}", style, title=said)
+        return element("td", escape(marked(reply.status)), style, title=said)
 
 
 def _colour(status: Status) -> str:

@@ -44,6 +44,8 @@ KEYS: dict[str, str] = {
 }
 
 OK, BAD, NEUTRAL = "#06833B", "#CE2930", "#697280"
+#: something is owed before it may go on, as an ASID that waits for DF_FLUSH
+PENDING = "#A35F00"
 #: fields of a byte map, in turn: neighbours differ in hue
 FIELDS: tuple[str, ...] = (
     "#2974B9",
@@ -57,7 +59,13 @@ FIELDS: tuple[str, ...] = (
 )
 #: text and background of a highlighted byte, readable on any page
 MARK = ("#111111", "#FFD75E")
-#: the pages that colours are tested against
+#: text on a solid colour
+ON_SOLID = "#FFFFFF"
+#: thin lines of tables; the line of reserved bytes
+RULE, RESERVED = "rgba(128,128,128,0.35)", "rgba(128,128,128,0.45)"
+#: cells of a plot: a value that occurs once, a set bit, a clear bit; all three stand on light and dark pages
+SINGLE, SET, CLEAR = "#9AA3AE", "#2974B9", "#E3E7EC"
+#: the pages that colours are tested against; a drawing in a file of its own is dark on light
 PAGES = {"light": "#FFFFFF", "dark": "#111111"}
 
 

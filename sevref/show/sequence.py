@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sevref.driver import Exchange
@@ -10,6 +10,8 @@ from sevref.show import palette
 from sevref.show.html import Showable, status_words, symbol
 from sevref.show.svg import Svg, picture, text_width, verdict_colour, wrap
 
+#: one message: the exchange, the lines above and below its arrow, what became of it
+Row = tuple[Exchange, list[str], list[str], bool | None]
 #: from left to right: the firmware talks to nobody but the hypervisor
 _ORDER = ("AMD", "platform owner", "guest owner", "hypervisor", "AMD-SP", "guest")
 SIZE = 11.5
@@ -32,6 +34,12 @@ def exchange(entry: Any) -> Exchange:
     return Exchange(str(source), str(target), str(message), getattr(entry, "status", None), note)
 
 
+def _way(entry: Exchange, arrow: str) -> str:
+    """From whom to whom, or who speaks to itself."""
+    source, target = palette.party_name(entry.source), palette.party_name(entry.target)
+    return f"{source} {arrow} {target}" if source != target else source
+
+
 class SequenceDiagram(Showable):
     """See ``sequence``."""
 
@@ -44,9 +52,7 @@ class SequenceDiagram(Showable):
             words = status_words(entry.status)[1]
             answer = f"  [{words}]" if words else ""
             note = f"  {entry.note}" if entry.note else ""
-            source, target = palette.party_name(entry.source), palette.party_name(entry.target)
-            way = f"{source} -> {target}" if source != target else source
-            lines.append(f"{number:>2}. {way}: {entry.message}{answer}{note}")
+            lines.append(f"{number:>2}. {_way(entry, '->')}: {entry.message}{answer}{note}")
         return "\n".join(lines)
 
     def html(self) -> str:
@@ -62,7 +68,7 @@ class SequenceDiagram(Showable):
         edge = [max(EDGE, text_width(name, 12.5) / 2 + 18) for name in self.parties]
         centre = {name: edge[0] + i * step for i, name in enumerate(self.parties)}
         right = max(centre.values(), default=0) + (edge[-1] if edge else 0)
-        rows: list[tuple[Exchange, list[str], list[str], bool | None]] = []
+        rows: list[Row] = []
         for entry in self.entries:
             room = self._room(entry, step)
             ok, words = status_words(entry.status)
@@ -72,7 +78,8 @@ class SequenceDiagram(Showable):
         height = 52 + sum(16 * len(above) + 14 * len(below) + 24 for _, above, below, _ in rows)
         svg = Svg(right, height)
         for name in self.parties:
-            svg.line([(centre[name], 34), (centre[name], height - 4)], palette.party(name), dashed=True, width=1.2)
+            for top, end in self._lifeline(name, centre, rows, height - 4):
+                svg.line([(centre[name], top), (centre[name], end)], palette.party(name), dashed=True, width=1.2)
         for name in self.parties:
             width = text_width(name, 12.5) + 28
             svg.box(centre[name] - width / 2, 6, width, 28, palette.party(name))
@@ -80,7 +87,7 @@ class SequenceDiagram(Showable):
             svg.aside(", " if name != self.parties[-1] else "")
         y = 50.0
         for number, (entry, above, under, ok) in enumerate(rows, 1):
-            svg.aside(f"; {number}. {entry.source} → {entry.target}: ")
+            svg.aside(f"\n{number:>2}. {_way(entry, '→')}: ")
             y += self._message(svg, centre, entry, above, under, ok, y, step)
         return svg
 
@@ -106,6 +113,22 @@ class SequenceDiagram(Showable):
         for i, text in enumerate(below):
             svg.text(x, line_y + 14 + 14 * i, text, size=SIZE, anchor=anchor)
         return 16 * len(above) + 14 * len(below) + 24
+
+    def _lifeline(
+        self, name: str, centre: dict[str, float], rows: Sequence[Row], end: float
+    ) -> Iterator[tuple[float, float]]:
+        """The pieces of a lifeline: it is broken where words of others stand on it."""
+        top, y = 34.0, 50.0
+        for entry, above, below, _ in rows:
+            a, b = (centre[palette.party_name(party)] for party in (entry.source, entry.target))
+            line_y = y + 16 * len(above) + 4
+            for texts, start, height, mono in ((above, y, 16, True), (below, line_y + 2, 14, False)):
+                width = max((text_width(text, SIZE, mono) for text in texts), default=0)
+                if texts and a != b and abs(centre[name] - (a + b) / 2) < width / 2 + 2:
+                    yield top, start
+                    top = start + height * len(texts) + 2
+            y += 16 * len(above) + 14 * len(below) + 24
+        yield top, end
 
     def _span(self, entry: Exchange) -> int:
         places = [self.parties.index(palette.party_name(name)) for name in (entry.source, entry.target)]

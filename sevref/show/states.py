@@ -106,10 +106,11 @@ class StateDiagram(Showable):
 
     def _state(self, svg: Svg, state: str, top: float, height: float) -> None:
         here = state == self.current
-        svg.aside("; ")
+        svg.aside("\n")
         svg.box(4, top, _BOX, height, palette.PARTIES["AMD-SP"], strong=here)
         svg.text(18, top + 21, f"{state}  ◀ now" if here else state, bold=True, size=12.5)
         stays = _lines(self.edges.get((state, state), []), _BOX - 24)
+        svg.aside("; " if stays else "")
         for i, line in enumerate(["stays with", *stays] if stays else []):
             svg.text(18, top + 37 + _LINE * i, line, size=_SIZE, mono=i > 0)
 
@@ -122,12 +123,12 @@ class StateDiagram(Showable):
             end = tops[self.states[self.states.index(state) + 1]]
             svg.arrow([(32, top + height), (32, end)], palette.NEUTRAL)
             middle = (top + height + end) / 2 - _LINE * (len(below) - 1) / 2 + 4
-            svg.aside(f"; {state} → {self.states[self.states.index(state) + 1]}: ")
+            svg.aside(f"\n  {state} → {self.states[self.states.index(state) + 1]}: ")
             for i, line in enumerate(below):
                 svg.text(44, middle + _LINE * i, line, size=_SIZE, mono=True)
         y = top + (16 if state in lanes else 0)
         for target, lines in self._around(state):
-            svg.aside(f"; {state} → {target}: ")
+            svg.aside(f"\n  {state} → {target}: ")
             for i, line in enumerate(lines):
                 svg.text(right + 10, y + 13 + _LINE * i, line, size=_SIZE, mono=True)
             y += _LINE * len(lines) + 10

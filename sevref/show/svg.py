@@ -1,7 +1,8 @@
 """A few strokes of SVG: boxes, lines with arrowheads, text of estimated width. No ids, no styles to strip.
 
 Text takes the reader's colour (``currentColor``). Viewers that strip ``<svg>`` leave the words in it: elements are
-written in reading order, and an ``aside`` between them, which no browser draws, makes sentences of those words.
+written in reading order, and an ``aside`` between them, which no browser draws, makes lines and sentences of those
+words. The drawing stands in a ``<pre>`` for that reason, and no other space is written between its elements.
 """
 
 from __future__ import annotations
@@ -41,13 +42,17 @@ class Svg:
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
         self._parts: list[str] = []
+        self._words = ""  # what a reader of the words alone has read so far
 
     def add(self, name: str, content: str = "", **attributes: object) -> None:
         self._parts.append(element(name, content, "", **attributes))
 
     def aside(self, words: str) -> None:
-        """Words that are not drawn: character data of ``<svg>`` itself."""
-        self._parts.append(escape(words if self._parts else words.lstrip("; ")))
+        """Words that are not drawn: character data of ``<svg>`` itself. ``"\\n"`` in front begins a line."""
+        if not self._words:
+            words = words.lstrip("\n")
+        self._words += words
+        self._parts.append(escape(words))
 
     def box(self, x: float, y: float, width: float, height: float, colour: str, *, strong: bool = False) -> None:
         """A rounded box, tinted and edged in ``colour``, with a solid bar on its left."""
@@ -63,6 +68,9 @@ class Svg:
         anchor: str = "start", fill: str = "currentColor",
     ) -> None:  # fmt: skip
         weight = {"font_weight": 600} if bold else {}
+        if self._words and not self._words[-1].isspace() and self._words[-1] not in "(":
+            self.aside(" ")
+        self._words += text
         self.add(
             "text", escape(text), x=n(x), y=n(y), font_size=size, font_family=_MONO if mono else _SANS,
             text_anchor=anchor, fill=fill, **weight,
@@ -96,12 +104,13 @@ class Svg:
     def document(self, label: str) -> str:
         """A file of its own: a margin, black text on white, whatever page it is shown on."""
         width, height, margin = self.width + 24, self.height + 24, 12
-        body = "\n".join(self._parts)
+        ink, paper = palette.PAGES["dark"], palette.PAGES["light"]
+        body = "".join(self._parts)
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-margin} {-margin} {n(width)} {n(height)}" '
-            f'width="{n(width)}" height="{n(height)}" role="img" aria-label="{escape(label)}" color="#111111" '
+            f'width="{n(width)}" height="{n(height)}" role="img" aria-label="{escape(label)}" color="{ink}" '
             f'font-family="system-ui, sans-serif">\n'
-            f'<rect x="{-margin}" y="{-margin}" width="{n(width)}" height="{n(height)}" fill="#FFFFFF"/>\n'
+            f'<rect x="{-margin}" y="{-margin}" width="{n(width)}" height="{n(height)}" fill="{paper}"/>\n'
             f"{body}\n</svg>\n"
         )
 
@@ -109,11 +118,11 @@ class Svg:
         """The ``<svg>`` element; it shrinks a little on narrow pages and then scrolls."""
         width, height = n(self.width), n(self.height)
         style = f"display:block;width:100%;max-width:{width}px;min-width:{n(0.86 * self.width)}px;height:auto"
-        body = "\n".join(self._parts)
+        style += ";white-space:normal"
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
             f'width="{width}" height="{height}" role="img" aria-label="{escape(label)}" style="{style}">'
-            f"\n{body}\n</svg>"
+            f"{''.join(self._parts)}</svg>"
         )
 
 
@@ -126,7 +135,7 @@ def picture(title: str, detail: str, svg: Svg, text: str) -> str:
     """A drawing with its title and, folded, its text form."""
     return frame(
         heading(title, detail),
-        scroll(svg.render(f"{title}; the text form stands below"), title),
+        scroll(svg.render(f"{title}; the text form stands below"), title, drawing=True),
         as_text(text),
     )
 

@@ -8,9 +8,10 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from sevref.layout import Layout
+from sevref.show import palette
 from sevref.show.html import (
+    BREAK,
     MONO,
-    RULE,
     Html,
     Showable,
     element,
@@ -26,7 +27,7 @@ from sevref.status import Status
 if TYPE_CHECKING:
     import pandas
 
-_CELL = f"text-align:left;vertical-align:top;padding:3px 14px 3px 0;border:0;border-bottom:1px solid {RULE}"
+_CELL = f"text-align:left;vertical-align:top;padding:3px 14px 3px 0;border:0;border-bottom:1px solid {palette.RULE}"
 _HEAD = "text-align:left;vertical-align:bottom;padding:3px 14px 3px 0;border:0;border-bottom:1px solid"
 #: columns of text that the last column may take
 _LAST = 80
@@ -114,7 +115,7 @@ def cell_html(value: Any) -> str:
         return verdict(ok, words, value.meaning)
     text = escape(cell_text(value))
     if isinstance(value, bytes | bytearray):
-        style = f"{MONO};font-size:12px;overflow-wrap:anywhere;background:transparent;color:inherit"
+        style = f"{MONO};font-size:12px;{BREAK};background:transparent;color:inherit"
         # lines of 16 bytes
         return element("code", text, style + ";display:inline-block" + (";width:19.4em" if len(value) > 15 else ""))
     return element("div", text, "min-width:18em") if len(text) > 40 else text

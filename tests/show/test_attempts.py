@@ -6,7 +6,7 @@ import pytest
 
 from sevref.crypto import SeededRandom
 from sevref.machine import Machine
-from sevref.show.attempts import Attempts, Tape
+from sevref.show.attempts import Attempts, Tape, brief
 from sevref.status import InputError, SevError, Status
 
 
@@ -50,6 +50,24 @@ def test_attempts_show_as_a_table() -> None:
     assert lines[4].split() == ["send", "it", "again", "✗", "nobody", "SUCCESS", "a", "second", "guest"]
     page = tried.html()
     assert "WRAP_MAC does &lt;not&gt; match" in page and "<not>" not in page
+
+
+def test_reasons_are_brief_in_the_table_and_whole_in_the_answer() -> None:
+    rule = (
+        f"the platform's chain does not verify: ARK, root hash: root hash is {'0123456789abcdef' * 6}; needed: another"
+    )
+
+    def fail() -> None:
+        raise SevError(Status.INVALID_CERTIFICATE, rule)
+
+    tried = Attempts()
+    assert rule in tried.run("forge", fail).text()
+    assert tried.entries[0].why == rule
+    for shown in (tried.text(), tried.html()):
+        assert "ARK, root hash: root hash is 01234567…" in shown
+        assert "needed" not in shown and "does not verify" not in shown and "89abcdef" not in shown
+    assert brief("SESSION_LEN must be 128, found 127") == "SESSION_LEN must be 128, found 127"
+    assert brief("deadbeef0123 stays") == "deadbeef0123 stays"
 
 
 def test_a_repeated_reason_is_not_spelt_out() -> None:

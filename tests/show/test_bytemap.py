@@ -11,8 +11,10 @@ from sevref.crypto import PrivateKey
 from sevref.layout import Layout, raw, reserved, u32
 from sevref.show import byte_map, palette
 from sevref.show.html import LIMIT
+from sevref.status import InputError
 from sevref.transport import Session, TransportKeys
 from show.page import Element, hex_bytes, read
+from show.strip import lines, stripped
 
 
 class Sample(Layout, size=0x60, register=False):
@@ -54,7 +56,8 @@ def test_every_byte_of_a_certificate_once(fold: bool) -> None:
 
 def test_a_folded_certificate_is_short() -> None:
     shown = dump(byte_map(certificate())._repr_html_())
-    assert len([row for row in shown.children if isinstance(row, Element) and row.tag == "div"]) < 40
+    open_rows = [pre.text().count("\n") + 1 for pre in shown.all("pre") if "tabindex" not in pre.attributes]
+    assert sum(open_rows) < 40
     words = [summary.text() for summary in shown.all("summary")]
     assert words[0] == "00b0-040f: 864 bytes of pubkey.filler, all zero"
 
@@ -137,9 +140,78 @@ def test_a_difference_is_never_folded_away() -> None:
     assert hex_bytes(shown) == [f"{byte:02x}" for byte in cert.pack()]
 
 
+def test_many_differences_in_a_row_are_folded_and_counted() -> None:
+    """A signature that was not there before: 32 rows, of which the first and the last two stay."""
+    new, old = bytes(range(1, 256)) * 2 + b"\1\2", bytearray(512)
+    old[200] = new[200]
+    shown = byte_map([("sig", new, "a signature"), ("end", bytes(16), "")], diff=bytes(old) + bytes(16))
+    (fold,) = dump(shown._repr_html_()).all("details")
+    assert fold.all("summary")[0].text() == "0020-01df: 448 bytes of sig, 447 differ"
+    assert [line[:7] for line in fold.text(("summary",)).splitlines()[:2]] == ["0020* 2", "0030* 3"]
+    assert shown.text().splitlines()[-2:] == ["511 bytes differ (*):", "  0x0 in sig: 511 of its 512 bytes"]
+
+
+def test_zeros_that_differ_keep_rows_in_sight() -> None:
+    """Filler is folded whole, but not where something stood before."""
+    parts = [("a", bytes(256), ""), ("b", b"\1" * 16, "")]
+    (fold,) = dump(byte_map(parts, diff=b"\2" * 256 + b"\1" * 16)._repr_html_()).all("summary")
+    assert fold.text() == "0020-00df: 192 bytes of a, all zero, 192 differ"
+    (fold,) = dump(byte_map(parts)._repr_html_()).all("summary")
+    assert fold.text() == "0000-00ff: 256 bytes of a, all zero"
+
+
+def test_differences_in_many_fields_end_in_a_count() -> None:
+    parts = [(f"field{i}", b"\1", "") for i in range(20)]
+    lines = byte_map(parts, diff=bytes(20)).text().splitlines()
+    assert lines[-12] == "20 bytes differ (*):" and lines[-11] == "  0x0 in field0: 00 -> 01"
+    assert lines[-2:] == ["  0x9 in field9: 00 -> 01", "  ... and 10 lines more"]
+
+
+def test_offsets_start_where_the_bytes_begin() -> None:
+    shown = byte_map([("a", bytes(range(20)), "first"), ("b", b"\7", "second")], start=0xFFC0, diff=bytes(21))
+    lines = shown.text().splitlines()
+    assert lines[1].startswith("0xFFC0* 00 01") and lines[2].startswith("0xFFD0* 10 11")
+    assert "  0xFFD4 in b: 00 -> 07" in lines
+    page = read(shown._repr_html_())
+    assert [pre.text().splitlines()[1][:10] for pre in page.all("pre")] == ["ffd0  10 1"]
+    assert [row.all("td")[1].text() for row in page.all("tr")[1:]] == ["0xFFC0", "0xFFD4"]
+    assert "b, 1 byte at 0xFFD4" in [span.attributes.get("title") for span in page.all("span")]
+    assert "differs at 0xFFD4" in [mark.attributes["title"] for mark in page.all("mark")]
+    long = byte_map(bytes(range(1, 200)), start=0x12345)
+    assert "12365-123f4: 144 bytes of data" in long.html()
+
+
+def test_fields_that_are_revealed_are_not_folded() -> None:
+    cert = certificate()
+    folds = dump(byte_map(cert, reveal=["pubkey", "sig2"])._repr_html_()).all("summary")
+    assert [fold.text().split(" of ")[1] for fold in folds] == ["sig1.filler, all zero"]
+    assert "more bytes" not in byte_map(cert, reveal=["pubkey", "sig1.filler", "sig2"]).text()
+    with pytest.raises(InputError, match="reveal: expected names of fields, found sig3"):
+        byte_map(cert, reveal=["sig3", "sig2"])
+
+
+def test_a_dump_remains_without_styles() -> None:
+    """The bytes at their offsets and the names of the fields that begin in each row, in columns."""
+    shown = stripped(byte_map(SAMPLE, "A sample")._repr_html_())
+    assert lines(shown)[1:8] == [
+        "0000  01 02 03 04 05 06 07 08  09 0a 0b 0c 00 00 00 00  number  name  gap",
+        "0010-004f: 64 bytes of gap, all zero",
+        *(f"00{i}0  00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" for i in (1, 2, 3, 4)),
+        "0050  •• •• •• •• •• •• •• ••  •• •• •• •• •• •• •• ••  key",
+    ]
+    short = lines(stripped(byte_map([("a", bytes(16), ""), ("b", b"\1\2\3", "")])._repr_html_()))
+    assert short[1].index("a", 40) == short[2].index("b", 40) == 56
+
+
+def test_without_a_table_the_text_form_names_the_fields() -> None:
+    shown = byte_map(SAMPLE, fields=False)
+    page = read(shown._repr_html_())
+    assert not page.all("table") and page.all("details")[-1].text() == "as text" + shown.text()
+
+
 def test_other_lengths_differ_too() -> None:
     shown = byte_map(b"\1\2", diff=b"\1\2\3")
-    assert shown.changed == [2] and "0x2: missing here" in shown.text()
+    assert shown.changed == [2] and "0x2: 1 byte missing here" in shown.text()
     shown = byte_map(b"\1\2\3", diff=b"\1\2")
     assert "0x2 in data: missing -> 03" in shown.text()
     assert "no byte differs" in byte_map(b"\1", diff=b"\1").text()
@@ -150,7 +222,7 @@ def test_text() -> None:
         "A sample: 96 bytes",
         "0x00  01 02 03 04                                      number = 0x4030201: a number",
         '0x04  05 06 07 08 09 0a 0b 0c                          name: a name <of> & "letters"',
-        "0x0C  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  gap: reserved, zero",
+        "0x0C  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  gap (68 bytes): reserved, zero",
         *(f"0x{i:02X}  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00" for i in (0x1C, 0x2C, 0x3C)),
         "0x4C  00 00 00 00",
         "0x50  •• •• •• •• •• •• •• •• •• •• •• •• •• •• •• ••  key = (secret): a key",

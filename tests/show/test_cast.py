@@ -1,10 +1,14 @@
 """Parties, keys and certificates as tables."""
 
+import re
+
 import pytest
 
 from sevref.certs import Algo, Chain, SevCertificate, Usage, new_certificate
 from sevref.crypto import PrivateKey
-from sevref.show import cast, palette
+from sevref.show import cast, palette, sequence
+from sevref.show.legend import legend
+from show.page import read
 
 
 def test_every_party_and_every_key_of_the_palette_is_introduced():
@@ -25,6 +29,25 @@ def test_a_key_has_its_colour_and_its_full_name():
     assert "#0C8171" in html and "transport integrity key" in html and ">TIK<" in html
     assert "#09833C" in cast.party("guest_owner").html() and str(cast.party("guest_owner")) == "guest owner"
     assert "title" not in cast.key("XYZ").html()
+
+
+def test_the_legend_has_the_colours_that_the_pictures_use():
+    """Literals: what the drawings are made with is compared with the same ones elsewhere."""
+    rows = {(str(row["sign"]), row["where"]): row["sign"].html() for row in legend().rows}
+    assert "#09833C" in rows["arrow", "sequence"]  # the guest owner's
+    assert "#CE2930" in rows["red arrow, ✗, a status", "sequence"] and "#CE2930" in rows["red arrow, ✗", "chain"]
+    assert "dashed #0175C1" in rows["dashed line", "sequence"]  # the AMD-SP's
+    assert "#2C67DD" in rows["name in its colour", "all"]  # the PEK's
+    assert "dashed #697280" in rows["dashed grey arrow, ○", "chain"]
+    drawn = sequence([("guest owner", "hypervisor", "GODH"), ("hypervisor", "AMD-SP", "INIT", 1)]).html()
+    assert 'stroke="#09833C"' in drawn and 'stroke="#CE2930"' in drawn
+    assert re.search('stroke="#0175C1"[^>]*stroke-dasharray', drawn)
+
+
+def test_every_sign_has_words_and_a_meaning():
+    for row in legend().rows:
+        assert str(row["sign"]).strip() and row["meaning"]
+        assert str(row["sign"]) in read(row["sign"].html()).text()
 
 
 def test_a_fingerprint_is_its_hex():

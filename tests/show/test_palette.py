@@ -1,15 +1,18 @@
 """Contrast by WCAG 2: 4.5:1 for text, 3:1 for lines and edges, on a white page and on JupyterLab's dark one."""
 
 import itertools
+import re
 
 import pytest
 
 from sevref.show import palette
+from support import ROOT
 
 WHITE, DARK = "#FFFFFF", "#111111"
 #: colour of text on the page: JupyterLab's (87 % black on white, white on #111111)
 INK = {WHITE: "#212121", DARK: "#FFFFFF"}
 COLOURS = {**palette.PARTIES, **palette.KEYS, "ok": palette.OK, "bad": palette.BAD, "neutral": palette.NEUTRAL}
+COLOURS["pending"] = palette.PENDING
 COLOURS |= {f"field {i}": colour for i, colour in enumerate(palette.FIELDS)}
 
 
@@ -36,6 +39,12 @@ def test_lines_on_the_page(name: str, page: str) -> None:
 def test_text_on_a_tint(name: str, page: str) -> None:
     for alpha in (0.12, 0.13, 0.2, 0.3):
         assert palette.contrast(palette.over(COLOURS[name], page, alpha), INK[page]) >= 4.5
+
+
+def test_no_other_module_of_show_has_a_colour_of_its_own() -> None:
+    for path in sorted((ROOT / "sevref" / "show").glob("*.py")):
+        found = re.findall(r"#[0-9A-Fa-f]{3,8}\b|\b(?:rgb|hsl)a?\(\s*\d", path.read_text(encoding="utf-8"))
+        assert bool(found) == (path.name == "palette.py"), (path.name, found)
 
 
 def test_highlighted_bytes() -> None:

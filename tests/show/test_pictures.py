@@ -124,6 +124,19 @@ def test_parties_have_their_colours_in_the_chain() -> None:
     assert boxes == [amd, amd, firmware, owner, firmware, firmware]
 
 
+@pytest.mark.parametrize(
+    ("owned", "colour", "words"),
+    [(True, "#0175C1", "OCA (AMD-SP)"), (False, "#8759CA", "OCA (platform owner)"), (None, "#8759CA", "OCA (owner or AMD-SP)")],
+)  # fmt: skip
+def test_the_box_of_the_oca_says_whose_key_it_is(owned: bool | None, colour: str, words: str) -> None:
+    shown = chain_picture(result(), self_owned=owned)
+    (svg,) = read(shown.html()).all("svg")
+    (box,) = svg.all("rect", x="212", stroke_width="1.2")
+    assert box.attributes["stroke"] == colour and words in svg.text()
+    (said,) = [line for line in shown.text().splitlines() if "private key" in line] or [""]
+    assert said.removeprefix("  private key of the OCA: ") == ("" if owned is None else words[5:-1])
+
+
 def test_checks_table() -> None:
     found = result(PEK_CEK=BAD)
     found.warnings, found.ignored = ["CEK: <odd>"], ["notes.txt"]
@@ -223,6 +236,18 @@ def test_sequence() -> None:
         assert part in joined
     assert svg.all("polygon")[2].attributes["fill"] == palette.BAD
     assert svg.all("polygon")[0].attributes["fill"] == palette.PARTIES["guest owner"]
+
+
+def test_lifelines_make_room_for_words_of_others() -> None:
+    """The hypervisor's line is broken where a message between its neighbours stands on it, and nowhere else."""
+
+    def pieces(message: str) -> list[int]:
+        shown = sequence([("guest owner", "AMD-SP", message)], parties=("guest owner", "hypervisor", "AMD-SP"))
+        (svg,) = read(shown.html()).all("svg")
+        lines = [path.attributes["stroke"] for path in svg.all("path", stroke_dasharray="4 4")]
+        return [lines.count(palette.PARTIES[name]) for name in ("guest owner", "hypervisor", "AMD-SP")]
+
+    assert pieces("a word") == [1, 2, 1] and pieces("") == [1, 1, 1]
 
 
 def test_arrows_point_at_the_receiver() -> None:

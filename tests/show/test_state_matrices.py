@@ -57,7 +57,7 @@ def test_platform_matrix_is_the_sheets_table() -> None:
 def test_matrix_shows_what_it_was_given() -> None:
     cells = {("<A>", "x"): Reply(S.SUCCESS), ("<A>", "y"): Reply(S.INVALID_GUEST_STATE, 'not "now"')}
     shown = matrix(cells, "T", ["<A>", "B"], ["x", "y"])
-    assert shown.text().splitlines() == ["T", "     x   y", "<A>  ok  guest state", "B    -   -"]
+    assert shown.text().splitlines() == ["T", "     x     y", "<A>  ✓ ok  ✗ guest state", "B    -     -"]
     assert shown.statuses("<A>") == ["SUCCESS", "INVALID_GUEST_STATE"] and shown.statuses("B") == ["-", "-"]
     assert shown.status("B", "x") is None and shown.counts() == {"SUCCESS": 1, "INVALID_GUEST_STATE": 1}
     page = read(shown._repr_html_())
@@ -152,7 +152,16 @@ def test_policy_panel() -> None:
     panel.set("reserved", False)
     panel.set("NOKS", True)
     lines = panel.value_text.splitlines()
-    assert len(lines) == 3 and lines[2].split() == ["LAUNCH_START:", "shared", "key", "ok", "policy", "failure"]
+    assert len(lines) == 3 and lines[2].split() == [
+        "LAUNCH_START:",
+        "shared",
+        "key",
+        "✓",
+        "ok",
+        "✗",
+        "policy",
+        "failure",
+    ]
 
 
 def test_the_attackers_key_opens_what_is_sent_to_it() -> None:
