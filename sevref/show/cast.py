@@ -36,6 +36,7 @@ _PARTIES = (
         "the chip's secret, CEK, PEK, PDH, the self-owned OCA, a VEK per guest",
         "its fuses",
     ),
+    ("guest", "to do its work", "nothing at first; in the end the secret, in its memory", "what its owner measured"),
 )
 #: name, full name, kind, who makes it, how long it lives, what it is for
 _KEYS = (
@@ -74,6 +75,10 @@ _KEYS = (
     (
         *("VEK", "VM encryption key", "AES memory key", "AMD-SP"),
         *("the guest on this platform", "encrypts the guest's memory; never leaves the chip"),
+    ),
+    (
+        *("OEK", "offline encryption key", "AES-256-GCM", "AMD-SP"),
+        *("the guest on this platform", "encrypts pages that are swapped out; never leaves the chip"),
     ),
 )
 

@@ -18,6 +18,7 @@ PARTIES: dict[str, str] = {
     "guest owner": "#09833C",
     "hypervisor": "#697280",
     "AMD-SP": "#0175C1",
+    "guest": "#7C6A2E",
 }
 _ALIASES = {
     "firmware": "AMD-SP",
@@ -41,6 +42,7 @@ KEYS: dict[str, str] = {
     "TEK": "#697C03",
     "TIK": "#0C8171",
     "VEK": "#6A51E2",
+    "OEK": "#A84F9A",
 }
 
 OK, BAD, NEUTRAL = "#06833B", "#CE2930", "#697280"

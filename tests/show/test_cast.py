@@ -13,7 +13,7 @@ from show.page import read
 
 def test_every_party_and_every_key_of_the_palette_is_introduced():
     assert [str(row["party"]) for row in cast.party_table().rows] == [
-        "AMD", "platform owner", "guest owner", "hypervisor", "AMD-SP",
+        "AMD", "platform owner", "guest owner", "hypervisor", "AMD-SP", "guest",
     ]  # fmt: skip
     assert {str(row["party"]) for row in cast.party_table().rows} == set(palette.PARTIES)
     assert [str(row["key"]) for row in cast.key_table().rows] == list(palette.KEYS)

@@ -1,4 +1,4 @@
-"""The first three notebooks: what a reader may change, and where their links lead."""
+"""Where the notebooks' links lead, and what a reader of the first ones may change."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from sevref import show
 from support import ROOT, vectors
 
 NOTEBOOKS = ROOT / "notebooks"
-NAMES = ["00-start-here.ipynb", "01-platform-identity.ipynb", "02-ownership.ipynb"]
+NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
 
 
 def cells(name: str, kind: str) -> list[str]:
@@ -23,7 +23,11 @@ def cells(name: str, kind: str) -> list[str]:
 def test_links_lead_to_notebooks_and_modules_that_exist(name: str):
     text = "\n".join(cells(name, "markdown"))
     linked = set(re.findall(r"\]\(([^)]+)\)", text))
-    assert linked and all((NOTEBOOKS / target).is_file() for target in linked)
+    assert linked
+    for target, _, heading in (link.partition("#") for link in linked):
+        target = target or name
+        assert (NOTEBOOKS / target).is_file(), target
+        assert not heading or f"## {heading}" in "\n".join(cells(target, "markdown")).splitlines(), heading
     modules = set(re.findall(r"`((?:sevref|data)/[a-z_/]+(?:\.[a-z]+)?)`", text))
     assert modules and all((ROOT / path).exists() for path in modules)
 
