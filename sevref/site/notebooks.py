@@ -1,36 +1,128 @@
-"""Where in the stored notebooks something is seen."""
+"""Places in the stored notebooks: the section in which a command runs, is refused, or a structure is shown.
+
+What each code cell exercises was recorded (``data/site/coverage.json``, see ``sevref.show.coverage``); headings are read
+from the notebooks as they are. Words in ``data/site`` name a place by what happens there, so that no change of a heading
+breaks a link: ``{{07 runs SEND_START}}``, ``{{09 refuses DBG_DECRYPT POLICY_FAILURE}}``, ``{{03 shows Session}}`` and, for
+cells that send no command, ``{{01 calls forge}}``: a word in the cell's code.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from sevref import resources
+from sevref.status import InputError
+
+#: the reference in words
+_REFERENCE = re.compile(r"\{\{(\d\d) (runs|refuses|shows|calls) ([^}]+)\}\}")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A code cell: the heading above it, its code, and what it exercises."""
+
+    notebook: str
+    heading: str
+    source: str
+    seen: dict[str, Any]
+
+    def link(self) -> str:
+        """Link to the section that the cell is in."""
+        words = re.sub(r"^\d+\. ", "", self.heading)
+        return f"[{self.notebook[:2]}, {words}](/notebooks/{self.notebook}.ipynb#{section(self.heading)})"
+
+    def answers(self, command: str) -> list[str]:
+        """Statuses that a command answered here."""
+        return list(self.seen.get("commands", {}).get(command, ()))
+
+    def statuses(self) -> set[str]:
+        """Statuses that anybody answered here: the firmware, or a check of another party."""
+        answered = self.seen.get("commands", {}).values()
+        return {*self.seen.get("statuses", ()), *(status for statuses in answered for status in statuses)}
+
+
+def section(heading: str) -> str:
+    """Address of a heading, as Sphinx makes it."""
+    return re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-").lstrip("0123456789-")
 
 
 @cache
-def texts() -> dict[str, tuple[str, str]]:
-    """Name of each notebook -> (its title, all that a reader of it sees: cells, and outputs in their text form)."""
+def titles() -> dict[str, str]:
+    """Name of each notebook -> its title, in order."""
+    return {name: next(heading for level, heading in headings if level == 1) for name, headings in _headings().items()}
+
+
+def _headings() -> dict[str, list[tuple[int, str]]]:
     found = {}
-    for path in sorted(resources.notebooks_path().glob("*.ipynb")):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        seen = ["".join(cell["source"]) for cell in cells]
-        for cell in cells:
-            for output in cell.get("outputs", ()):
-                seen.append("".join(output.get("text", ())))
-                seen.append("".join(output.get("data", {}).get("text/plain", ())))
-        title = "".join(cells[0]["source"]).splitlines()[0].lstrip("# ").split(":")[0]
-        found[path.stem] = title, "\n".join(seen)
+    for name, document in _documents().items():
+        texts = ["".join(cell["source"]) for cell in document["cells"] if cell["cell_type"] == "markdown"]
+        found[name] = [heading for text in texts for heading in headings(text)]
     return found
 
 
-def seen(*words: str, short: bool = False) -> str:
-    """Links to the notebooks in which one of ``words`` is seen; ``short``: by their numbers alone."""
-    pattern = re.compile("|".join(rf"(?<![\w.]){re.escape(word)}(?!\w)" for word in words))
-    calls = re.compile("|".join(rf"\.{re.escape(word)}" for word in words if word.endswith("("))) if words else None
-    return ", ".join(
-        f"[{name[:2]}{'' if short else ' ' + title}](/notebooks/{name}.ipynb)"
-        for name, (title, content) in texts().items()
-        if pattern.search(content) or (calls and calls.pattern and calls.search(content))
-    )
+def headings(markdown: str) -> list[tuple[int, str]]:
+    """(Level, words) of each heading in a cell."""
+    outside = re.sub(r"^```.*?^```", "", markdown, flags=re.MULTILINE | re.DOTALL)
+    return [(len(found[1]), found[2].replace("`", "")) for found in re.finditer(r"^(#+) +(.+?) *$", outside, re.MULTILINE)]
+
+
+@cache
+def _documents() -> dict[str, Any]:
+    paths = sorted(resources.notebooks_path().glob("*.ipynb"))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
+@cache
+def cells() -> tuple[Cell, ...]:
+    """All code cells, in order."""
+    recorded = json.loads(resources.data_path("site", "coverage.json").read_text(encoding="utf-8"))
+    found = []
+    for name, document in _documents().items():
+        heading, number = "", 0
+        for cell in document["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "markdown":
+                heading = next((words for _, words in reversed(headings(source))), heading)
+            elif cell["cell_type"] == "code":
+                number += 1
+                found.append(Cell(name, heading, source, recorded.get(name, {}).get(str(number), {})))
+    return tuple(found)
+
+
+def first(test: Callable[[Cell], Any]) -> Iterator[Cell]:
+    """The first cell of each notebook that passes."""
+    passed = set()
+    for cell in cells():
+        if cell.notebook not in passed and test(cell):
+            passed.add(cell.notebook)
+            yield cell
+
+
+def links(found: Iterable[Cell]) -> str:
+    """Links to the sections of cells."""
+    return ", ".join(cell.link() for cell in found)
+
+
+def place(number: str, what: str, names: str) -> Cell:
+    """The first cell of notebook ``number`` that a reference means; ``InputError`` if there is none."""
+    name, *more = names.split(" ")
+    tests: dict[str, Callable[[Cell], Any]] = {
+        "runs": lambda cell: "SUCCESS" in cell.answers(name),
+        "refuses": lambda cell: set(more) & set(cell.answers(name)),
+        "shows": lambda cell: name in cell.seen.get("layouts", ()),
+        "calls": lambda cell: names in cell.source,
+    }
+    for cell in cells():
+        if cell.notebook.startswith(number) and tests[what](cell):
+            return cell
+    raise InputError(f"notebook {number}", f"a cell that {what} {names}", "none")
+
+
+def linked(words: str) -> str:
+    """Words with each reference turned into a link."""
+    return _REFERENCE.sub(lambda found: place(found[1], found[2], found[3]).link(), words)
