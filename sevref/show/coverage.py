@@ -1,10 +1,12 @@
 """What the notebooks exercise: which commands with which status, which structures as byte maps.
 
-``record_cells(path)`` runs a notebook's cells in this process, in an IPython shell as a kernel would, while ``recorder``
-listens at the mailbox, at ``SevError`` and at ``byte_map``. A name that merely stands in a text does not count.
+``record_cells(path)`` runs a notebook's cells in this process, in an IPython shell as a kernel would, while
+``recorder`` listens at the mailbox, at ``SevError`` and at ``byte_map``. A name that merely stands in a text does not
+count.
 
-``as_json`` is the form in which ``data/site/coverage.json`` keeps the result: names alone, no counts, so that it changes
-only with what is shown. Cells are numbered as their execution counts, from 1, so that text around them may change.
+``as_json`` is the form in which ``data/site/coverage.json`` keeps the result: names alone, no counts, so that it
+changes only with what is shown. Cells are numbered as their execution counts are, from 1, so that the
+text around them may change.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ from sevref.firmware import BY_NAME, COMMANDS, SecureProcessor
 from sevref.layout import Layout
 from sevref.show import bytemap
 from sevref.status import InputError, SevError, Status
-
 
 #: what stands for a command id that is in no row of the command table
 UNKNOWN = "unknown id"
@@ -169,8 +170,8 @@ def code_cells(path: Path) -> list[str]:
 
 
 def record_cells(path: str | Path) -> list[Seen]:
-    """Run a notebook's cells here and count, cell by cell. An error in a cell is raised. What the cells display is drawn,
-    not shown.
+    """Run a notebook's cells here and count, cell by cell. An error in a cell is raised. What the cells display is
+    drawn, not shown.
 
     One notebook per process: they share nothing then, as in their kernels."""
     from IPython.core.interactiveshell import InteractiveShell
@@ -204,9 +205,9 @@ def record(path: str | Path) -> Seen:
 
 
 def as_json(notebooks: dict[str, list[Seen]]) -> str:
-    """The text of ``data/site/coverage.json``: notebook -> number of the code cell -> what it exercises; a line per cell.
+    """The text of ``data/site/coverage.json``: notebook -> number of the code cell -> what it exercises.
 
-    Cells that exercise nothing are left out."""
+    A line per cell; cells that exercise nothing are left out."""
     parts = []
     for name, cells in sorted(notebooks.items()):
         lines = [f'  "{i}": {json.dumps(seen.names())}' for i, seen in enumerate(cells, 1) if seen.names()]

@@ -90,7 +90,8 @@ def _command(row: Command, found: tuple[Rule, ...], words: dict[str, Any]) -> st
     module = inspect.getmodule(BODIES[row.id])
     assert module is not None
     facts.append(("source", f"{api.module_link(module.__name__)}, {code(BODIES[row.id].__name__)}"))
-    facts.insert(3, ("reads or writes", ", ".join(layout_link(layouts()[name]) for name in handled().get(row.name, ())) or "nothing else"))
+    structures = ", ".join(layout_link(layouts()[name]) for name in handled().get(row.name, ()))
+    facts.append(("reads or writes beside it", structures or "no structure"))
     checks = [
         (
             f"[{rule.order}]{{#{address}-rule-{rule.order}}}",
@@ -109,9 +110,9 @@ def _command(row: Command, found: tuple[Rule, ...], words: dict[str, Any]) -> st
             _allowed(row),
             target(f"{address}-checks") + "## What it checks\n",
             text(words["checks"]) + "\n",
-            "The rules, in the order in which they are checked: each row says what has to hold, or what must not be the "
-            "case; the first that is broken gives its status. `<...>` stands for a value of the call. The last column is "
-            "the place in the project's fact sheets, which record where each rule comes from.\n",
+            "The rules, in the order in which they are checked: each row says what has to hold, or what must not be "
+            "the case; the first that is broken gives its status. `<...>` stands for a value of the call. The last "
+            "column is the place in the project's fact sheets, which record where each rule comes from.\n",
             table(("", "status", "rule", "sheet"), checks),
             target(f"{address}-changes") + "## What it changes\n",
             *(f"- {text(line)}" for line in words["changes"]),
@@ -126,7 +127,7 @@ def _command(row: Command, found: tuple[Rule, ...], words: dict[str, Any]) -> st
 
 @cache
 def handled() -> dict[str, list[str]]:
-    """Structures, beside its buffer, that the firmware read or wrote in each command while the notebooks were recorded."""
+    """Structures beside its buffer that the firmware read or wrote in each command, as recorded in the notebooks."""
     found: dict[str, set[str]] = {}
     for cell in notebooks.cells():
         for command, names in cell.seen.get("handled", {}).items():
@@ -136,14 +137,10 @@ def handled() -> dict[str, list[str]]:
 
 def _in_notebooks(name: str) -> str:
     """Where a command succeeds in the notebooks, and for each other status where it is answered."""
-    runs = notebooks.links(notebooks.first(lambda cell: "SUCCESS" in cell.answers(name)))
+    shown = {status: notebooks.links(notebooks.answering(name, status)) for status in Status}
+    runs = shown.pop(Status.SUCCESS)
     lines = [f"**In the notebooks** it succeeds in {runs}.\n" if runs else "**In the notebooks** it never succeeds.\n"]
-    rows = []
-    for status in Status:
-        shown = notebooks.links(notebooks.first(lambda cell, status=status: status.name in cell.answers(name)))
-        if status is not Status.SUCCESS and shown:
-            rows.append((status_link(status), shown))
-    if rows:
+    if rows := [(status_link(status), places) for status, places in shown.items() if places]:
         lines += ["It is refused:\n", table(("with", "in"), rows)]
     return "\n".join(lines)
 
@@ -159,8 +156,8 @@ def _in_traces(name: str) -> str:
         for file, counts in files.items()
     ]
     return (
-        f"**In the recorded traces** AMD's firmware answers it {total.total()} times; `sevref conform` replays them.\n\n"
-        + table(("file", "answers"), rows)
+        f"**In the recorded traces** AMD's firmware answers it {total.total()} times; "
+        f"{link('sevref conform', 'cli-sevref-conform')} replays them.\n\n" + table(("file", "answers"), rows)
     )
 
 
@@ -212,7 +209,9 @@ def _statuses(built: dict[str, tuple[Rule, ...]]) -> str:
     for status in Status:
         lines = [f"`0x{status:02X}`: {text(status.meaning)}.\n"]
         if status is not Status.SUCCESS:
-            givers = ", ".join(_rules_of(name, found, status) for name, found in built.items() if _numbers(found, status))
+            givers = ", ".join(
+                _rules_of(name, found, status) for name, found in built.items() if _numbers(found, status)
+            )
             lines.append(f"**Commands and their rules that give it**: {givers}.\n" if givers else _nobody(status))
             if shown := _shown(status):
                 lines.append(f"**In the notebooks**: {shown}.\n")
@@ -234,7 +233,7 @@ def _rules_of(name: str, found: tuple[Rule, ...], status: Status) -> str:
 def _shown(status: Status) -> str:
     """Where a status is answered in the notebooks, and by which commands; or by a check of somebody else."""
     shown = []
-    for cell in notebooks.first(lambda cell: status.name in cell.statuses()):
+    for cell in notebooks.with_status(status):
         names = [name for name in cell.seen.get("commands", ()) if status.name in cell.answers(name)]
         several = f"{', '.join(names[:3])} and {len(names) - 3} more" if len(names) > 4 else ", ".join(names)
         shown.append(f"{cell.link()} ({several or 'a check outside the firmware'})")
@@ -282,7 +281,7 @@ def _layouts() -> str:
         ]
         uses = ", ".join(command_link(user) for user in users.get(name, ()))
         handles = ", ".join(command_link(user) for user in handlers.get(name, ()))
-        seen = notebooks.links(notebooks.first(lambda cell, name=name: name in cell.seen.get("layouts", ())))
+        seen = notebooks.links(notebooks.showing(name))
         parts += [
             target(anchor("layout", name)) + f"## {name}\n",
             text((inspect.getdoc(cls) or "").split("\n\n")[0]) + "\n",

@@ -1,7 +1,7 @@
 """Sphinx extension: the menu of all pages, which stands beside each of them, is made from titles alone.
 
-Sphinx copies every heading and every name of the API before it drops all but the titles, once for each page; that took a
-quarter of the build. The menu is the same.
+Sphinx copies every heading and every name of the API before it drops all but the titles, once for each page; that took
+a quarter of the build. The menu is the same.
 """
 
 from __future__ import annotations

@@ -1,22 +1,22 @@
 """Places in the stored notebooks: the section in which a command runs, is refused, or a structure is shown.
 
-What each code cell exercises was recorded (``data/site/coverage.json``, see ``sevref.show.coverage``); headings are read
-from the notebooks as they are. Words in ``data/site`` name a place by what happens there, so that no change of a heading
-breaks a link: ``{{07 runs SEND_START}}``, ``{{09 refuses DBG_DECRYPT POLICY_FAILURE}}``, ``{{03 shows Session}}`` and, for
-cells that send no command, ``{{01 calls forge}}``: a word in the cell's code.
+What each code cell exercises was recorded (``data/site/coverage.json``, see ``sevref.show.coverage``); headings are
+read from the notebooks as they are. Words in ``data/site`` name a place by what happens there, so that no change of a
+heading breaks a link: ``{{07 runs SEND_START}}``, ``{{09 refuses DBG_DECRYPT POLICY_FAILURE}}``,
+``{{03 shows Session}}`` and, for cells that send no command, ``{{01 calls suspicious}}``: words in the cell's code.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from sevref import resources
-from sevref.status import InputError
+from sevref.status import InputError, Status
 
 #: the reference in words
 _REFERENCE = re.compile(r"\{\{(\d\d) (runs|refuses|shows|calls) ([^}]+)\}\}")
@@ -68,7 +68,9 @@ def _headings() -> dict[str, list[tuple[int, str]]]:
 def headings(markdown: str) -> list[tuple[int, str]]:
     """(Level, words) of each heading in a cell."""
     outside = re.sub(r"^```.*?^```", "", markdown, flags=re.MULTILINE | re.DOTALL)
-    return [(len(found[1]), found[2].replace("`", "")) for found in re.finditer(r"^(#+) +(.+?) *$", outside, re.MULTILINE)]
+    return [
+        (len(found[1]), found[2].replace("`", "")) for found in re.finditer(r"^(#+) +(.+?) *$", outside, re.MULTILINE)
+    ]
 
 
 @cache
@@ -94,13 +96,28 @@ def cells() -> tuple[Cell, ...]:
     return tuple(found)
 
 
-def first(test: Callable[[Cell], Any]) -> Iterator[Cell]:
+def _first(test: Callable[[Cell], Any]) -> list[Cell]:
     """The first cell of each notebook that passes."""
-    passed = set()
+    passed: dict[str, Cell] = {}
     for cell in cells():
         if cell.notebook not in passed and test(cell):
-            passed.add(cell.notebook)
-            yield cell
+            passed[cell.notebook] = cell
+    return list(passed.values())
+
+
+def answering(command: str, status: Status) -> list[Cell]:
+    """Where a command answers a status, once per notebook."""
+    return _first(lambda cell: status.name in cell.answers(command))
+
+
+def with_status(status: Status) -> list[Cell]:
+    """Where anybody answers a status, once per notebook."""
+    return _first(lambda cell: status.name in cell.statuses())
+
+
+def showing(layout: str) -> list[Cell]:
+    """Where a structure is shown as a byte map, once per notebook."""
+    return _first(lambda cell: layout in cell.seen.get("layouts", ()))
 
 
 def links(found: Iterable[Cell]) -> str:

@@ -40,5 +40,7 @@ def files() -> str:
     rows = []
     for name, trace in traces().items():
         sent = Counter(step["cmd"] for step in trace["steps"] if step["op"] == "cmd")
-        rows.append((f"[{text(name)}]{{#{anchor('trace', name)}}}", text(trace["description"]), str(sum(sent.values()))))
+        rows.append(
+            (f"[{text(name)}]{{#{anchor('trace', name)}}}", text(trace["description"]), str(sum(sent.values())))
+        )
     return target("traces-files") + "## The files\n\n" + table(("file", "subject", "commands"), rows)

@@ -14,7 +14,7 @@ from sevref.firmware import BY_NAME
 from sevref.firmware.rules import rules
 from sevref.show import cast, palette
 from sevref.site import notebooks, recorded
-from sevref.site.markdown import Pages, anchor, code, link, table, target, text, toctree
+from sevref.site.markdown import Pages, anchor, link, table, target, text, toctree
 
 #: what is asked of each key, in the order of the page: field of keys.toml -> words
 OF_A_KEY = {
@@ -123,15 +123,14 @@ def _questions() -> str:
     """Every question with a short answer, and the place of the whole one."""
     parts = [
         "# Questions\n",
-        "What a reader of these pages must be able to say. Every question is a link to the place of its whole answer.\n",
+        "What a reader of these pages must be able to say. Each question links to the place of its whole answer.\n",
         "## Of each key\n",
     ]
     for name, key in load("keys.toml").items():
         address = anchor("key", name)
         parts.append(f"### {name}: {text(key['name'])}\n")
-        parts += [
-            f"- {link(words + '?', f'{address}-{field}')} {first_sentence(key[field])}" for field, words in OF_A_KEY.items()
-        ]
+        for field, words in OF_A_KEY.items():
+            parts.append(f"- {link(words + '?', f'{address}-{field}')} {first_sentence(key[field])}")
         parts.append("")
     parts += ["## Of each command\n", _questions_of_commands()]
     for title, rows in load("questions.toml").items():
@@ -148,13 +147,12 @@ def _questions_of_commands() -> str:
     for name, words in load("commands.toml").items():
         row, found, address = BY_NAME[name], rules(name), anchor("command", name)
         states = [state.name for state in (*sorted(row.platform), *sorted(row.guest or ()))]
-        statuses = list(dict.fromkeys(rule.status.name for rule in found))
         number = "1 rule" if len(found) == 1 else f"{len(found)} rules"
         rows.append(
             (
                 link(name, address),
                 link(", ".join(states), f"{address}-allowed"),
-                f"{link(number, f'{address}-checks')}: {', '.join(map(code, statuses))}",
+                f"{text(words['checks'])} {link(number, f'{address}-checks')}",
                 f"{text(words['changes'][0])} {link('More', f'{address}-changes')}",
             )
         )
