@@ -225,8 +225,10 @@ def _numbers(found: tuple[Rule, ...], status: Status) -> list[int]:
 
 def _rules_of(name: str, found: tuple[Rule, ...], status: Status) -> str:
     """A command and the numbers of its rules, each a link."""
-    address = anchor("command", name)
-    numbers = (link(str(number), f"{address}-rule-{number}") for number in _numbers(found, status))
+    address, orders = anchor("command", name), _numbers(found, status)
+    numbers = [link(str(number), f"{address}-rule-{number}") for number in orders]
+    if len(numbers) > 6:
+        numbers[5:] = [f"{len(numbers) - 5} more"]
     return f"{link(name, f'{address}-checks')} ({', '.join(numbers)})"
 
 
@@ -234,7 +236,7 @@ def _shown(status: Status) -> str:
     """Where a status is answered in the notebooks, and by which commands; or by a check of somebody else."""
     shown = []
     for cell in notebooks.with_status(status):
-        names = [name for name in cell.seen.get("commands", ()) if status.name in cell.answers(name)]
+        names = cell.refused(status)
         several = f"{', '.join(names[:3])} and {len(names) - 3} more" if len(names) > 4 else ", ".join(names)
         shown.append(f"{cell.link()} ({several or 'a check outside the firmware'})")
     return "; ".join(shown)

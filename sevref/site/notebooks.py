@@ -34,11 +34,15 @@ class Cell:
     def link(self) -> str:
         """Link to the section that the cell is in."""
         words = re.sub(r"^\d+\. ", "", self.heading)
-        return f"[{self.notebook[:2]}, {words}](/notebooks/{self.notebook}.ipynb#{section(self.heading)})"
+        return f"[{self.notebook[:2]}: {words}](/notebooks/{self.notebook}.ipynb#{section(self.heading)})"
 
     def answers(self, command: str) -> list[str]:
         """Statuses that a command answered here."""
         return list(self.seen.get("commands", {}).get(command, ()))
+
+    def refused(self, status: Status) -> list[str]:
+        """Commands that answered a status here."""
+        return [command for command in self.seen.get("commands", ()) if status.name in self.answers(command)]
 
     def statuses(self) -> set[str]:
         """Statuses that anybody answered here: the firmware, or a check of another party."""
@@ -111,8 +115,14 @@ def answering(command: str, status: Status) -> list[Cell]:
 
 
 def with_status(status: Status) -> list[Cell]:
-    """Where anybody answers a status, once per notebook."""
-    return _first(lambda cell: status.name in cell.statuses())
+    """Where anybody answers a status, once per notebook: the cell in which most commands do."""
+    best: dict[str, Cell] = {}
+    for cell in cells():
+        if status.name in cell.statuses():
+            other = best.get(cell.notebook)
+            if other is None or len(other.refused(status)) < len(cell.refused(status)):
+                best[cell.notebook] = cell
+    return list(best.values())
 
 
 def showing(layout: str) -> list[Cell]:
@@ -122,7 +132,7 @@ def showing(layout: str) -> list[Cell]:
 
 def links(found: Iterable[Cell]) -> str:
     """Links to the sections of cells."""
-    return ", ".join(cell.link() for cell in found)
+    return "; ".join(cell.link() for cell in found)
 
 
 def place(number: str, what: str, names: str) -> Cell:

@@ -19,12 +19,12 @@ from sevref.site.markdown import Pages, anchor, link, table, target, text, toctr
 #: what is asked of each key, in the order of the page: field of keys.toml -> words
 OF_A_KEY = {
     "made": "Who makes it",
-    "lives": "Where it lives",
-    "protects": "What it protects",
-    "dies": "When it dies",
+    "lives": "Where does it live",
+    "protects": "What does it protect",
+    "dies": "When does it die",
 }
 #: what is asked of each command: end of the address -> words
-OF_A_COMMAND = {"allowed": "when it is allowed", "checks": "what it checks", "changes": "what it changes"}
+OF_A_COMMAND = {"allowed": "When is it allowed", "checks": "What does it check", "changes": "What does it change"}
 
 
 def load(name: str) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def add(pages: Pages) -> None:
     """All pages of words."""
     for path in sorted(resources.data_path("site", "pages").glob("*.md")):
         pages[path.name] = notebooks.linked(path.read_text(encoding="utf-8"))
-    walk = [f"notebooks/{name}" for name in notebooks.titles()]
+    walk = [f"{name[:2]} {title.split(':')[0]} <notebooks/{name}>" for name, title in notebooks.titles().items()]
     pages["index.md"] += toctree(walk, "Walkthrough", hidden=True) + toctree(
         [
             "About sevref <readme>",
@@ -136,7 +136,7 @@ def _questions() -> str:
     for title, rows in load("questions.toml").items():
         parts.append(f"## {title}\n")
         for row in rows:
-            places = ", ".join(notebooks.linked(place) for place in row["answers"])
+            places = "; ".join(notebooks.linked(place) for place in row["answers"])
             parts.append(f"**{text(row['question'])}** {row['answer']}\n\n{places}\n")
     return "\n".join(parts)
 
@@ -156,5 +156,5 @@ def _questions_of_commands() -> str:
                 f"{text(words['changes'][0])} {link('More', f'{address}-changes')}",
             )
         )
-    heads = ("command", *(words[:1].upper() + words[1:] + "?" for words in OF_A_COMMAND.values()))
+    heads = ("command", *(f"{words}?" for words in OF_A_COMMAND.values()))
     return table(heads, rows)
