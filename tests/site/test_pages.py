@@ -234,7 +234,7 @@ def test_every_page_has_a_description(site):
     made = {"genindex.html", "search.html", "py-modindex.html"}
     for path in pages(site):
         found = re.findall(r'<meta name="description" content="([^"]+)"', path.read_text(encoding="utf-8"))
-        assert path.name in made or (len(found) == 1 and len(found[0]) > 15), path
+        assert path.name in made or (len(found) == 1 and len(found[0]) >= 10), path
 
 
 def test_every_notebook_is_there_with_its_outputs(site):

@@ -9,12 +9,13 @@ hypervisor = sevref.Hypervisor(sevref.Platform(machine))
 hypervisor.boot()  # INIT, WBINVD, DF_FLUSH
 chain = hypervisor.certificates(amd)  # PDH, PEK, OCA, CEK, ASK, ARK
 
-mine = bytearray(chain.pek.pack())  # what your implementation made of it: here with another API version
-mine[0x05] = 25
-for row, expected in zip(sevref.parse_certificate(mine).describe(), chain.pek.describe(), strict=True):
+mine = bytearray(chain.pek.pack())  # your implementation's bytes instead;
+mine[0x05] = 25  # here one differs: the API version
+parsed = sevref.parse_certificate(mine)
+for row, expected in zip(parsed.describe(), chain.pek.describe(), strict=True):
     if row.data != expected.data:
         print(f"0x{row.offset:03X} {row.name}: {row.data.hex()}, expected {expected.data.hex()}")
 
-forged = chain.replace(pek=sevref.parse_certificate(mine))
+forged = chain.replace(pek=parsed)
 for check in sevref.verify_chain(forged, roots=amd.roots).failures:
     print(f"{check.subject}: {check.check}: {check.status.name}")
