@@ -229,6 +229,19 @@ def test_what_belongs_together_is_linked(site):
     assert any(re.match(r"notebooks/03-key-transport\.html#.", href) for href in layout)
 
 
+@pytest.mark.parametrize("name, up", [("statuses", ""), ("commands/nop", "../")])
+def test_the_menu_leads_to_every_page(site, name, up):
+    """Titles alone, no headings, each once, in the order of the walk; where the reader is, is marked."""
+    menu = (site / f"{name}.html").read_text().split('<div class="sidebar-tree">')[1].split("</aside>")[0]
+    links = re.findall(r'<a [^>]*href="([^"]+)"', menu)
+    assert len(links) == len(set(links)) and not [href for href in links if "#" in href[1:]]
+    walk = [f"{up}notebooks/{path.stem}.html" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    assert links[: len(walk)] == walk and ">00 Start here<" in menu
+    at = {path.name for path in (site / "commands").iterdir()} - {"index.html"}
+    assert at <= {href.rpartition("/")[2] if href != "#" else "nop.html" for href in links}
+    assert len(re.findall(r'class="current reference internal" href="#"', menu)) == 1
+
+
 def test_every_page_has_a_description(site):
     """But for lists that Sphinx makes."""
     made = {"genindex.html", "search.html", "py-modindex.html"}
