@@ -268,6 +268,10 @@ def _layouts() -> str:
         "Every binary structure: buffers of commands, certificates, what travels, and the inputs of MACs and "
         "signatures. Offsets and sizes are in bytes; integers are little-endian. From the same declaration come "
         "parsing, packing and the byte maps of the notebooks.\n",
+        table(
+            ("layout", "bytes", "what it is"),
+            [(layout_link(cls), str(cls.SIZE) if cls.FIXED else "varies", _first_line(cls)) for cls in found.values()],
+        ),
     ]
     for name, cls in found.items():
         size = f"{cls.SIZE} bytes (`0x{cls.SIZE:X}`)" if cls.FIXED else "The size depends on its fields"
@@ -286,7 +290,7 @@ def _layouts() -> str:
         seen = notebooks.links(notebooks.showing(name))
         parts += [
             target(anchor("layout", name)) + f"## {name}\n",
-            text((inspect.getdoc(cls) or "").split("\n\n")[0]) + "\n",
+            _first_line(cls) + "\n",
             f"{size}; {api.module_link(cls.__module__)}."
             + (f" Buffer of {uses}." if uses else "")
             + (f" Read or written by {handles}." if handles else "")
@@ -295,6 +299,11 @@ def _layouts() -> str:
             table(("field", "offset", "size", "kind", "meaning"), rows),
         ]
     return "\n".join(parts)
+
+
+def _first_line(cls: type[Layout]) -> str:
+    """What a structure is: the first paragraph of its docstring."""
+    return text((inspect.getdoc(cls) or "").split("\n\n")[0])
 
 
 # ---------------------------------------------------------------------------------------------- states

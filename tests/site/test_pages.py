@@ -222,6 +222,7 @@ def test_what_belongs_together_is_linked(site):
     status = section_links(site / "statuses.html", "status-already-owned")
     assert "commands/pek_cert_import.html#command-pek-cert-import-rule-3" in status
     assert any(re.match(r"notebooks/02-ownership\.html#.", href) for href in status)
+    assert "../layouts.html#layout-session" in read(site / "api" / "sevref.transport.html").links
     layout = section_links(site / "layouts.html", "layout-session")
     assert {f"commands/{name}.html#command-{name.replace('_', '-')}" for name in ("launch_start", "send_start")} <= set(
         layout
