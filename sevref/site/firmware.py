@@ -97,7 +97,7 @@ def _command(row: Command, found: tuple[Rule, ...], words: dict[str, Any]) -> st
             f"[{rule.order}]{{#{address}-rule-{rule.order}}}",
             status_link(rule.status),
             _rule(rule, words.get("of", {})),
-            text(rule.sheet),
+            text(rule.sheet).replace(" ", "\N{NO-BREAK SPACE}").replace(";\N{NO-BREAK SPACE}", "; "),
         )
         for rule in found
     ]
