@@ -85,7 +85,12 @@ if TYPE_CHECKING:
 
 
 def layouts() -> dict[str, type[Layout]]:
-    """Every binary structure that sevref knows, by name."""
+    """Every binary structure that sevref knows, by name.
+
+    >>> import sevref
+    >>> sevref.layouts()["Session"].SIZE
+    128
+    """
     from sevref.layout import layouts as declared
 
     for module in (

@@ -26,8 +26,10 @@ class Line:
 
 
 class Cache:
-    """``coherent_domains``: the processor keeps copies of a line under different key ids coherent (CPUID
-    Fn8000_001F EAX[10])."""
+    """A write-back cache that all cores share; MODEL.
+
+    ``coherent_domains``: the processor keeps copies of a line under different key ids coherent (CPUID Fn8000_001F
+    EAX[10])."""
 
     def __init__(self, umc: MemoryController, coherent_domains: bool = False) -> None:
         self._umc, self._coherent = umc, coherent_domains

@@ -1,10 +1,9 @@
-"""Replay of recorded firmware commands: does sevref answer as AMD's firmware did?
+"""Replay of recorded firmware commands: whether sevref answers as AMD's firmware did.
 
 A trace is a list of steps: commands with their buffer, the memory written before and the random bytes drawn, and what
 came out of it. A replay takes from a step only what went in; it issues the command through the mailbox and then
 compares status, command buffer, memory, guest memory, the size and order of every random draw, and the states
-afterwards. The format is described in ``data/traces/README.md``.
-"""
+afterwards. The format is described in ``data/traces/README.md``."""
 
 from __future__ import annotations
 
@@ -41,7 +40,9 @@ REPLACED: Mapping[str, tuple[Status, ...]] = {
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that a step should have produced and did not."""
+    """One thing that a step should have produced and did not.
+
+    ``step`` is the step's number in its trace, ``expected`` is the recording's value, ``found`` sevref's."""
 
     trace: str
     step: int
@@ -62,6 +63,7 @@ class Report:
     differ: list[Difference] = field(default_factory=list)
 
     def add(self, other: Report) -> None:
+        """Add the counts and differences of ``other`` to these."""
         self.steps += other.steps
         self.agree += other.agree
         self.replaced += other.replaced
@@ -70,9 +72,11 @@ class Report:
 
     @property
     def conforms(self) -> bool:
+        """Whether every command agrees."""
         return self.agree == self.steps
 
     def as_dict(self) -> dict[str, Any]:
+        """The report as JSON has it."""
         return asdict(self)
 
 

@@ -2,8 +2,7 @@
 
 Ciphers, hashes, curve arithmetic and every verification are the ``cryptography`` library's. What stands here is what
 SEV does differently (a KDF with little-endian counters, little-endian integers) and what the library cannot be told:
-an ECDSA nonce and a PSS salt chosen by the caller.
-"""
+an ECDSA nonce and a PSS salt chosen by the caller."""
 
 from __future__ import annotations
 
@@ -29,21 +28,28 @@ Hash = hashes.SHA256 | hashes.SHA384
 
 
 def hmac_sha256(key: bytes, message: bytes) -> bytes:
-    """HMAC-SHA-256, 32 bytes, never truncated."""
+    """HMAC-SHA-256, 32 bytes, never truncated; a key of any length."""
     return hmac.digest(key, message, "sha256")
 
 
 def require_mac(expected: bytes, found: bytes, rule: str) -> None:
-    """Compare all bytes of two MACs in constant time; ``SevError`` BAD_MEASUREMENT if they differ."""
+    """Compare all bytes of two MACs in constant time, whatever their contents.
+
+    ``SevError`` BAD_MEASUREMENT with ``rule`` if they differ."""
     if not hmac.compare_digest(expected, found):
         raise SevError(Status.BAD_MEASUREMENT, rule)
 
 
 def kdf(key: bytes, label: bytes, context: bytes = b"", size: int = 16) -> bytes:
-    """``size`` bytes from SP 800-108 in counter mode with HMAC-SHA-256 (SEV API 55766, "Key derivation").
+    """Derive ``size`` bytes by SP 800-108 in counter mode with HMAC-SHA-256.
 
-    Block i (from 1) is HMAC(key, i || label || 00 || context || L). Unlike everywhere else, i and L (the output
-    length in bits) are 32-bit *little-endian*. A label that AMD counts with its terminating NUL is given with it.
+    Block i (from 1) is HMAC(key, i || label || 00 || context || L). Unlike everywhere else, i and L (the output length
+    in bits) are 32-bit *little-endian*. A label that AMD counts with its terminating NUL is given with it. SEV API
+    55766, "LAUNCH_START".
+
+        >>> from sevref.crypto import kdf
+        >>> kdf(bytes(16), b"sev-kek").hex()
+        'fdae67eacd10f95890b0c3c1a972c47e'
     """
     bits = (8 * size).to_bytes(4, "little")
     blocks = (
@@ -53,9 +59,10 @@ def kdf(key: bytes, label: bytes, context: bytes = b"", size: int = 16) -> bytes
 
 
 def aes_ctr(key: bytes, iv: bytes, data: bytes) -> bytes:
-    """AES-128-CTR; the 16-byte ``iv`` is the first counter block, one 128-bit big-endian integer that wraps.
+    """AES-128-CTR of ``data``; encrypts and decrypts alike.
 
-    ``InputError`` for a key or an IV of another size."""
+    The 16-byte ``iv`` is the first counter block, one 128-bit big-endian integer that wraps. ``InputError`` for a key
+    or an IV that is not 16 bytes."""
     if len(key) != 16 or len(iv) != 16:
         raise InputError("AES-128-CTR key and IV", "16 bytes each", f"{len(key)} and {len(iv)} bytes")
     cipher = Cipher(algorithms.AES(key), modes.CTR(iv)).encryptor()
@@ -66,15 +73,17 @@ def aes_ctr(key: bytes, iv: bytes, data: bytes) -> bytes:
 
 
 class RandomSource(Protocol):
-    """Where random bytes come from. ``what`` names the draw, for traces and for error messages."""
+    """Where random bytes come from; ``what`` names the draw, for traces and for error messages."""
 
-    def draw(self, size: int, what: str = "") -> bytes: ...
+    def draw(self, size: int, what: str = "") -> bytes:
+        """The next ``size`` random bytes."""
 
 
 class OsRandom:
-    """The operating system's source."""
+    """The operating system's source: never the same twice."""
 
     def draw(self, size: int, what: str = "") -> bytes:
+        """The next ``size`` random bytes."""
         return os.urandom(size)
 
 
@@ -82,6 +91,10 @@ class SeededRandom:
     """Deterministic stream of one party: SHA-256(seed || label || counter as u64 little-endian), counter from 0.
 
     Each party and platform has a label of its own, so that one more draw by one changes nothing of the others.
+
+        >>> from sevref import SeededRandom
+        >>> SeededRandom(b"seed", "guest owner").draw(8, "TEK").hex()
+        '3bc2b0c2ac92ffd9'
     """
 
     def __init__(self, seed: bytes, label: str) -> None:
@@ -90,6 +103,7 @@ class SeededRandom:
         self._rest = b""
 
     def draw(self, size: int, what: str = "") -> bytes:
+        """The next ``size`` bytes of the stream; ``what`` is not used."""
         while len(self._rest) < size:
             self._rest += hashlib.sha256(self._prefix + self._counter.to_bytes(8, "little")).digest()
             self._counter += 1
@@ -98,7 +112,9 @@ class SeededRandom:
 
 
 class ReplayRandom:
-    """Hands out recorded chunks in order; ``InputError`` when a draw asks for another size or for too much."""
+    """A random source that hands out recorded chunks in order.
+
+    ``InputError`` when a draw asks for another size than the recorded chunk has, or for more chunks than there are."""
 
     def __init__(self, chunks: Iterable[bytes] = ()) -> None:
         self._chunks = list(chunks)
@@ -108,6 +124,7 @@ class ReplayRandom:
         self._chunks = list(chunks)
 
     def draw(self, size: int, what: str = "") -> bytes:
+        """The next chunk; ``InputError`` unless it has ``size`` bytes."""
         if not self._chunks:
             raise InputError(f"random draw {what}".strip(), "another recorded chunk", "none left")
         if len(self._chunks[0]) != size:
@@ -123,7 +140,7 @@ class ReplayRandom:
 
 
 def random_source(seed: bytes | None, label: str) -> RandomSource:
-    """The seeded stream of ``label``, or the operating system's source without a seed."""
+    """The seeded stream of ``label``; the operating system's source if ``seed`` is None."""
     return OsRandom() if seed is None else SeededRandom(seed, label)
 
 
@@ -140,7 +157,7 @@ def _on_curve(x: int, y: int) -> bool:
 
 
 class Point(NamedTuple):
-    """A public key on P-384: affine coordinates as integers."""
+    """A public key on P-384: affine coordinates as integers (not checked: see ``valid``)."""
 
     x: int
     y: int
@@ -153,7 +170,14 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class PrivateKey:
-    """A P-384 private key; its value is in no ``repr``. ``d`` is the scalar, ``public`` the point d*G."""
+    """A P-384 private key; its value is in no ``repr``.
+
+    ``d`` is the scalar, ``public`` the point d*G. ``InputError`` for a scalar outside 1 to n-1.
+
+        >>> from sevref import PrivateKey
+        >>> PrivateKey(1).public.valid
+        True
+    """
 
     d: int
     public: Point = field(init=False)
@@ -173,14 +197,18 @@ PublicLike = Point | tuple[int, int] | ec.EllipticCurvePublicKey
 
 
 def as_private(key: PrivateLike) -> PrivateKey:
-    """A ``PrivateKey`` from a scalar or from the library's key."""
+    """A ``PrivateKey`` from a scalar or from the library's key.
+
+    ``InputError`` for a scalar outside 1 to n-1."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
         key = key.private_numbers().private_value
     return key if isinstance(key, PrivateKey) else PrivateKey(key)
 
 
 def as_point(key: PublicLike | object) -> Point:
-    """A ``Point`` from coordinates, the library's key, or a certificate (anything with ``public_point``)."""
+    """A ``Point`` from coordinates, the library's key, or a certificate (anything with ``public_point``).
+
+    ``InputError`` for anything else. Whether it is a point of the curve is not checked."""
     if isinstance(key, ec.EllipticCurvePublicKey):
         numbers = key.public_numbers()
         return Point(numbers.x, numbers.y)
@@ -195,8 +223,7 @@ def as_point(key: PublicLike | object) -> Point:
 def draw_private(rng: RandomSource, what: str) -> PrivateKey:
     """A private key as the firmware makes it: 48 bytes little-endian = d; above n-2 they are drawn again.
 
-    ``SevError`` HWERROR_PLATFORM for zero: the crypto engine refuses the point at infinity.
-    """
+    ``SevError`` HWERROR_PLATFORM for zero: the crypto engine refuses the point at infinity."""
     while (d := int.from_bytes(rng.draw(48, what), "little")) > P384_N - 2:
         pass
     if d == 0:
@@ -210,10 +237,17 @@ def _library_point(point: Point) -> ec.EllipticCurvePublicKey:
 
 
 def ecdh(private_key: PrivateLike, peer_public: PublicLike | object) -> bytes:
-    """Shared secret Z: X coordinate of d*Q, exactly 48 bytes *big-endian*, leading zero bytes kept.
+    """Shared secret Z of P-384: X coordinate of d*Q, exactly 48 bytes *big-endian*, leading zero bytes kept.
 
-    ``SevError`` INVALID_CERTIFICATE if the peer's point is not on P-384 or a coordinate is not below p
-    (SEV API 55766, "Key agreement").
+    ``private_key`` is a ``PrivateKey``, a scalar or the library's key; ``peer_public`` a ``Point``, the library's key
+    or a certificate. ``SevError`` INVALID_CERTIFICATE if the peer's point is not on P-384 or a coordinate is not below
+    p; ``InputError`` for a scalar outside 1 to n-1. SEV API 55766, "LAUNCH_START".
+
+        >>> from sevref import PrivateKey, ecdh
+        >>> owner, platform = PrivateKey(12345), PrivateKey(54321)
+        >>> z = ecdh(owner, platform.public)
+        >>> len(z), z == ecdh(platform, owner.public)
+        (48, True)
     """
     point = as_point(peer_public)
     if not point.valid:
@@ -223,7 +257,9 @@ def ecdh(private_key: PrivateLike, peer_public: PublicLike | object) -> bytes:
 
 
 def rfc6979_nonce(d: int, digest: bytes, hash_name: str) -> Callable[[], int]:
-    """Candidates for k by RFC 6979, section 3.2, for P-384; each call gives the next one."""
+    """Candidates for k by RFC 6979, section 3.2, for P-384; each call of the result gives the next one.
+
+    ``digest`` is the message's hash, ``hash_name`` its function as ``hashlib`` calls it."""
     e = int.from_bytes(digest, "big") >> max(0, 8 * len(digest) - 384)
     seed = d.to_bytes(48, "big") + (e % P384_N).to_bytes(48, "big")
     size = hashlib.new(hash_name).digest_size
@@ -251,8 +287,7 @@ def rfc6979_nonce(d: int, digest: bytes, hash_name: str) -> Callable[[], int]:
 def drawn_nonce(rng: RandomSource, what: str) -> Callable[[], int]:
     """Candidates for k as Genoa 1.55.25 draws them: 48 bytes little-endian; 0 and above n are drawn again.
 
-    ``SevError`` HWERROR_PLATFORM for k = n: the crypto engine refuses the point at infinity.
-    """
+    A call of the result raises ``SevError`` HWERROR_PLATFORM for k = n: the engine refuses the point at infinity."""
 
     def candidate() -> int:
         while not 0 < (k := int.from_bytes(rng.draw(48, what), "little")) <= P384_N:
@@ -269,8 +304,7 @@ def ecdsa_sign(
 ) -> tuple[int, int]:
     """ECDSA on P-384: (r, s) with r = x(kG) mod n, s = (e + r d)/k mod n, e = digest read big-endian.
 
-    ``nonce`` gives candidates for k; without it RFC 6979 with the signature's own hash.
-    """
+    ``nonce`` gives candidates for k; without it RFC 6979 with the signature's own hash."""
     digest = hashlib.new(hash_name, message).digest()
     e = int.from_bytes(digest, "big")
     nonce = nonce or rfc6979_nonce(key.d, digest, hash_name)
@@ -286,8 +320,9 @@ _HASHES: dict[str, Hash] = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384()
 
 
 def ecdsa_verify(point: Point, message: bytes, r: int, s: int, hash_name: str = "sha256") -> bool:
-    """Whether (r, s) is a signature of ``message`` under ``point``: never if that is no point of P-384, or if r or s
-    is outside 1..n-1."""
+    """Whether (r, s) is a signature of ``message`` under ``point``.
+
+    Never if that is no point of P-384, or if r or s is outside 1..n-1."""
     if not (point.valid and 0 < r < P384_N and 0 < s < P384_N):
         return False
     digest = hashlib.new(hash_name, message).digest()
@@ -302,7 +337,7 @@ def ecdsa_verify(point: Point, message: bytes, r: int, s: int, hash_name: str = 
 
 
 class RsaPublic(NamedTuple):
-    """RSA public key: modulus and exponent as integers, modulus size in bits as the certificate states it."""
+    """RSA public key; modulus and exponent as integers, modulus size in bits as the certificate states it."""
 
     n: int
     e: int
@@ -319,11 +354,12 @@ class RsaPrivate:
 
     @property
     def public(self) -> RsaPublic:
+        """The public key; ``bits`` is the length of the modulus."""
         n = self.p * self.q
         return RsaPublic(n, self.e, n.bit_length())
 
     def raw(self, m: int) -> int:
-        """m^d mod n by the Chinese remainder theorem."""
+        """The private operation m^d mod n, by the Chinese remainder theorem."""
         dp, dq = pow(self.e, -1, self.p - 1), pow(self.e, -1, self.q - 1)
         mp, mq = pow(m, dp, self.p), pow(m, dq, self.q)
         return mq + self.q * ((mp - mq) * pow(self.q, -1, self.p) % self.p)
@@ -339,7 +375,9 @@ def _mgf1(seed: bytes, size: int, hash_name: str) -> bytes:
 
 
 def rsa_pss_sign(key: RsaPrivate, message: bytes, salt: bytes, hash_name: str) -> int:
-    """RSASSA-PSS (RFC 8017, 9.1.1) with a given salt; the signature as an integer."""
+    """RSASSA-PSS (RFC 8017, 9.1.1) with a given salt; the signature as an integer.
+
+    ``hash_name`` is "sha256" or "sha384", of the message and of MGF1."""
     bits = key.public.bits - 1
     size, h_size = -(-bits // 8), hashlib.new(hash_name).digest_size
     m_hash = hashlib.new(hash_name, message).digest()
@@ -360,8 +398,7 @@ def rsa_pss_verify(key: RsaPublic, message: bytes, signature: int, hash_name: st
     """Whether ``signature`` (an integer) is RSASSA-PSS with MGF1 of the same hash.
 
     ``any_salt`` accepts every salt length; otherwise it must be the hash's length. Keys that the library refuses
-    (an even exponent, a modulus below its minimum) verify nothing.
-    """
+    (an even exponent, a modulus below its minimum) verify nothing."""
     hash_ = _HASHES[hash_name]
     salt = padding.PSS.AUTO if any_salt else hash_.digest_size
     try:

@@ -19,10 +19,10 @@ Alias = Callable[[int], int]
 
 
 class Dram:
-    """The memory cells: a byte array for each region. Addresses are physical, without the C-bit.
+    """The memory cells: a byte array for each region (start, size). Addresses are physical, without the C-bit.
 
-    ``alias`` says which cells answer to a page: memory modules that lie about their size, or a switch on the bus,
-    make two addresses one place. It comes after the encryption, which sees the processor's address."""
+    ``alias`` says which cells answer to a page: memory modules that lie about their size, or a switch on the bus, make
+    two addresses one place. It comes after the encryption, which sees the processor's address."""
 
     def __init__(self, regions: tuple[tuple[int, int], ...], alias: Alias | None = None) -> None:
         # Anonymous pages: a page of DRAM costs nothing until it is touched.
@@ -32,6 +32,7 @@ class Dram:
 
     def pieces(self, address: int, size: int) -> Iterator[tuple[int, memoryview]]:
         """The range as (address, writable view) of neighbouring cells: one piece, or a page each under an alias.
+
         ``InputError`` outside DRAM, before the first piece."""
         if self.alias is None or not size:
             yield address, self._cells(address, size)
@@ -50,24 +51,30 @@ class Dram:
         raise InputError("physical address", "a range inside one DRAM region", f"0x{address:X}, {size} bytes")
 
     def view(self, address: int, size: int) -> memoryview:
-        """``size`` bytes as one piece: writable cells, or a copy where an alias scatters them. ``InputError`` outside
-        DRAM."""
+        """``size`` bytes as one piece: writable cells, or a copy where an alias scatters them.
+
+        ``InputError`` outside DRAM."""
         views = [view for _, view in self.pieces(address, size)]
         return views[0] if len(views) == 1 else memoryview(b"".join(views))
 
     def read(self, address: int, size: int) -> bytes:
-        """``size`` raw bytes at ``address``: a guest's private memory reads as ciphertext."""
+        """``size`` raw bytes at ``address``: a guest's private memory reads as ciphertext.
+
+        ``InputError`` unless the range lies inside one DRAM region."""
         return bytes(self.view(address, size))
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
-        """Put raw bytes at ``address``, past every key."""
+        """Put raw bytes at ``address``, past every key.
+
+        ``InputError`` unless the range lies inside one DRAM region."""
         for start, view in self.pieces(address, len(data)):
             view[:] = data[start - address : start - address + len(view)]
 
 
 class MemoryController:
-    """The engine's key slots, and access to DRAM through them (key id 0 = none, 1.. = ASIDs, 1023 = host).
+    """The engine's key slots, and access to DRAM through them.
 
+    Key id 0 is none, 1 to 1022 are ASIDs, 1023 is the host. A slot that was never loaded holds a seed of 32 zero bytes.
     ``snoop`` writes back and drops the host's cached lines of a range before the AMD-SP accesses host memory there;
     with ``evicts`` also before it writes to guest memory."""
 

@@ -1,8 +1,8 @@
 """What differs from one EPYC generation to the next, as one table of data.
 
-Sources of the columns: SEV API 55766 "AMD certificates" and AMD's published ARK and ASK certificates (sizes, hash, root
-KEY_ID); the memory engine of a generation is a preset of ``sevref.memory``. Naples parts of one launch differ (EPYC
-7251 has ``xe-zen1``), so a machine can be given another one.
+Sources of the columns: SEV API 55766, appendix "AMD certificate format", and AMD's published ARK and ASK certificates
+(sizes, hash, root KEY_ID); the memory engine of a generation is a preset of ``sevref.memory``. Naples parts of one
+launch differ (EPYC 7251 has ``xe-zen1``), so a machine can be given another one.
 """
 
 from __future__ import annotations

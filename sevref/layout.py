@@ -35,12 +35,12 @@ _REGISTRY: dict[str, type[Layout]] = {}
 
 
 def layouts() -> dict[str, type[Layout]]:
-    """Every declared structure of the modules imported so far, by class name."""
+    """Every declared structure of the modules imported so far, by class name; ``sevref.layouts`` imports all."""
     return dict(sorted(_REGISTRY.items()))
 
 
 class Row(NamedTuple):
-    """One field of one object, ready to be shown: ``offset`` and ``size`` in bytes, ``data`` as in memory."""
+    """One field of one object, ready to be shown; ``offset`` and ``size`` in bytes, ``data`` as in memory."""
 
     name: str
     offset: int
@@ -57,7 +57,10 @@ class Row(NamedTuple):
 
 
 class Field(Generic[T]):
-    """A named part of a layout; reads as its value on objects and as itself on the class."""
+    """A named part of a layout; reads as its value on objects and as itself on the class.
+
+    ``offset`` and ``size`` are in bytes; ``kind`` is one of integer, bytes, reserved, layout, union, table; ``meaning``
+    is one line for people. Declared with ``u32``, ``raw`` and the other functions below."""
 
     name: str
 
@@ -87,15 +90,21 @@ class Field(Generic[T]):
     def __get__(self, obj: Layout | None, owner: type) -> Any:
         return self if obj is None else obj.__dict__[self.name]
 
+    def __repr__(self) -> str:  # what ``help`` of a layout shows for each field
+        at = "behind the previous field" if self.offset == AFTER else f"at 0x{self.offset:X}"
+        size = f"{self.size} bytes" if isinstance(self.size, int) else "bytes by earlier fields"
+        return f"<{self.kind} {at}, {size}: {self.meaning}>"
+
     if TYPE_CHECKING:  # an object's values are plain attributes, which hide the fields of its class: that is fast
 
         def __set__(self, obj: Layout, value: T) -> None: ...
 
     def length(self, obj: Layout | None) -> int:
-        """Size in bytes in ``obj``."""
+        """Size in bytes in ``obj``; ``obj`` matters where the size depends on earlier fields."""
         return self.size if isinstance(self.size, int) else self.size(obj)
 
     def decode(self, chunk: bytes, obj: Layout) -> Any:
+        """Value of the field whose bytes are ``chunk``: a number, bytes, a layout or a tuple of layouts."""
         if self.kind == "integer":
             return int.from_bytes(chunk, "little")
         if self.kind == "bytes" or self.kind == "reserved":
@@ -111,6 +120,7 @@ class Field(Generic[T]):
         return chunk
 
     def encode(self, obj: Layout) -> bytes:
+        """The field's bytes in ``obj``. ``InputError`` if the value does not fit its size."""
         value, size = obj.__dict__[self.name], self.size
         if not isinstance(size, int):
             size = size(obj)
@@ -165,56 +175,75 @@ def integer(
     default: int | None = None,
     secret: bool = False,
 ) -> Field[int]:
-    """Little-endian unsigned integer of ``size`` bytes; ``names`` or ``bits`` give its values words."""
+    """Declare a little-endian unsigned integer of ``size`` bytes at ``offset``.
+
+    ``names`` or ``bits`` (bit number -> name, meaning) give its values words; a ``secret`` one is shown nowhere."""
     return Field("integer", offset, size, meaning, names=names, bits=bits, default=default, secret=secret)
 
 
 def u8(offset: int, meaning: str, **how: Any) -> Field[int]:
+    """Declare an unsigned integer of 1 byte at ``offset``; keywords as ``integer``."""
     return integer(offset, 1, meaning, **how)
 
 
 def u16(offset: int, meaning: str, **how: Any) -> Field[int]:
+    """Declare a little-endian unsigned integer of 2 bytes at ``offset``; keywords as ``integer``."""
     return integer(offset, 2, meaning, **how)
 
 
 def u32(offset: int, meaning: str, **how: Any) -> Field[int]:
+    """Declare a little-endian unsigned integer of 4 bytes at ``offset``; keywords as ``integer``."""
     return integer(offset, 4, meaning, **how)
 
 
 def u64(offset: int, meaning: str, **how: Any) -> Field[int]:
+    """Declare a little-endian unsigned integer of 8 bytes at ``offset``; keywords as ``integer``."""
     return integer(offset, 8, meaning, **how)
 
 
 def raw(offset: int, size: Size, meaning: str, *, default: bytes | None = None, secret: bool = False) -> Field[bytes]:
-    """Bytes as they are."""
+    """Declare ``size`` bytes at ``offset``, kept as they are; a ``secret`` field is shown nowhere."""
     return Field("bytes", offset, size, meaning, default=default, secret=secret)
 
 
 def reserved(offset: int, size: Size, meaning: str = "reserved, zero") -> Field[bytes]:
-    """Bytes that should be zero: kept when parsed, reported by ``Layout.problems``, checked by whoever must."""
+    """Declare ``size`` bytes at ``offset`` that should be zero.
+
+    They are kept when parsed and reported by ``Layout.problems``; whoever must refuses them."""
     return Field("reserved", offset, size, meaning)
 
 
 def nested(offset: int, cls: type[L], meaning: str) -> Field[L]:
-    """Another layout of constant size."""
+    """Declare another layout, of constant size, at ``offset``."""
     return Field("layout", offset, cls.SIZE, meaning, choose=lambda _: cls)
 
 
 def union(offset: int, size: Size, choose: Callable[[Any], type[Layout] | None], meaning: str) -> Field[Any]:
-    """The layout that ``choose(object)`` names by earlier fields, or plain bytes when it returns None."""
+    """Declare ``size`` bytes at ``offset`` that are one of several layouts.
+
+    ``choose(object)`` names it by earlier fields; None: plain bytes."""
     return Field("union", offset, size, meaning, choose=choose)
 
 
 def table(offset: int, cls: type[L], count: Size, meaning: str) -> Field[tuple[L, ...]]:
-    """``count`` entries of one layout behind each other."""
+    """Declare ``count`` entries of one layout behind each other, from ``offset`` on."""
     size: Size = count * cls.SIZE if isinstance(count, int) else lambda obj: count(obj) * cls.SIZE
     return Field("table", offset, size, meaning, choose=lambda _: cls)
 
 
 class Layout:
-    """Base of all structures. See the module's text.
+    """Base of every binary structure: one declaration for parsing, packing, checking and describing.
 
-    Class attributes: ``fields`` (in order), ``SIZE`` (bytes; the constant part if ``FIXED`` is false).
+    Class attributes: ``fields`` (in order), ``SIZE`` (bytes; the constant part if ``FIXED`` is false). Integers are
+    little-endian. Fields are keyword arguments; one that is not given is zero or its declared default, an unknown one
+    is a ``TypeError``. How to declare a structure: ``sevref.layout``.
+
+        >>> from sevref import PacketHeader
+        >>> header = PacketHeader.parse(bytes(52))
+        >>> header.replace(flags=1).pack()[:8].hex(), PacketHeader.SIZE
+        ('0100000000000000', 52)
+        >>> [(row["name"], row["offset"], row["size"]) for row in PacketHeader.table()]
+        [('flags', 0, 4), ('iv', 4, 16), ('mac', 20, 32)]
     """
 
     fields: ClassVar[tuple[Field[Any], ...]] = ()
@@ -260,8 +289,10 @@ class Layout:
 
     @classmethod
     def parse(cls, data: bytes | bytearray | memoryview, *, exact: bool = True, where: str = "") -> Self:
-        """Object from ``data``. ``InputError`` names the first field that the data does not reach, or, with
-        ``exact``, the size when bytes are left over. ``where`` (a file name, say) starts the message."""
+        """Object from the bytes ``data``; every byte is kept, reserved ones too.
+
+        ``InputError`` names the first field that the data does not reach, or, with ``exact``, the size when bytes are
+        left over. ``where`` (a file name, say) starts the message."""
         data = bytes(data)
         obj = cls.__new__(cls)
         own = obj.__dict__
@@ -285,15 +316,15 @@ class Layout:
         return obj
 
     def pack(self) -> bytes:
-        """The structure's bytes. ``InputError`` if a value does not fit its field."""
+        """The structure's bytes: what ``parse`` read, or ``InputError`` if a value does not fit its field."""
         return b"".join([field.encode(self) for field in self.fields])
 
     def replace(self, **changes: Any) -> Self:
-        """Copy with some fields changed."""
+        """Copy with some fields changed, by name; ``TypeError`` for a name that is no field."""
         return type(self)(**{**self._values, **changes})
 
     def offset_of(self, name: str) -> int:
-        """Offset in bytes of the field called ``name`` in this object."""
+        """Offset in bytes of the field called ``name`` in this object; ``KeyError`` for an unknown name."""
         for field, offset in self._spans():
             if field.name == name:
                 return offset
@@ -306,7 +337,9 @@ class Layout:
             position += field.length(self)
 
     def describe(self, *, base: int = 0, prefix: str = "") -> list[Row]:
-        """Every field down to the leaves: each byte of the structure belongs to exactly one row."""
+        """Every field down to the leaves: each byte of the structure belongs to exactly one row.
+
+        ``base`` is added to the offsets, ``prefix`` stands before the names."""
         rows: list[Row] = []
         for field, offset in self._spans():
             value, name = self._values[field.name], prefix + field.name

@@ -31,12 +31,16 @@ FLASH_SIZE = 0x8000
 
 
 class VmrunFailed(InputError):
-    """A guest access that the hardware would not make: the ASID is not valid on the core, or a page is not mapped."""
+    """A guest access that the hardware would not make: ASID not valid on the core, or page not mapped."""
 
 
 @dataclass(frozen=True)
 class AddressMap:
-    """Physical addresses: DRAM as (start, size) regions in bytes, legacy SMM ranges as inclusive (first, last)."""
+    """Physical addresses of one machine, in bytes.
+
+    ``dram``: regions as (start, size); ``aseg`` and ``tseg``: SMM ranges as inclusive (first, last); ``c_bit``: number
+    of the C-bit; ``key_id_bits``: first and last bit that carries an ASID inside the chip; ``maximum``: highest
+    address."""
 
     dram: tuple[tuple[int, int], ...]
     aseg: tuple[int, int] = ASEG
@@ -47,6 +51,7 @@ class AddressMap:
 
     @property
     def c_mask(self) -> int:
+        """The C-bit as a mask."""
         return 1 << self.c_bit
 
     @property
@@ -57,20 +62,29 @@ class AddressMap:
 
 
 class Machine:
-    """One socket of one server.
+    """One socket of one server: DRAM, memory encryption engine, cores, fuses, flash.
 
-    ``generation`` names the product line; ``seed`` makes everything random reproducible (None: the operating
-    system's randomness) and ``name`` labels this machine's streams; ``dram_size`` is in bytes, from address 0.
-    ``chip_key`` is the 32-byte chip unique secret of the fuses; ``roots`` are the AMD roots whose hash is fused
-    (default: the simulated AMD with its published test keys; ``root_hash`` overrides the fused hash alone). ASIDs from
-    1 to ``min_sev_asid`` - 1 are for SEV-ES guests, the rest up to ``max_asid`` for plain SEV.
+    ``generation`` names the product line ("naples" to "turin"); ``seed`` makes everything random reproducible (None:
+    the operating system's randomness) and ``name`` labels this machine's streams; ``rng`` replaces the AMD-SP's.
+    ``dram_size`` is in bytes, from address 0; ``address_map`` overrides it. ``chip_key`` is the 32-byte chip unique
+    secret of the fuses; ``roots`` are the AMD roots whose hash is fused (default: the simulated AMD with its published
+    test keys; ``root_hash`` overrides the fused hash alone). ``ccxs`` core complexes have ``cores_per_ccx`` cores each.
+    ASIDs from 1 to ``min_sev_asid`` - 1 are for SEV-ES guests, the rest up to ``max_asid`` for plain SEV.
+    ``InputError`` for sizes and numbers that do not fit.
 
     Memory: ``engine`` names a preset of ``sevref.memory`` or is one; ``alias`` as in ``Dram``. ``tsme``: the processor
     uses the host's key whatever the C-bit says. ``rmp``: SEV-SNP's page ownership as a filter (MODEL), and with
     ``ciphertext_hiding`` the host reads FF bytes from pages of guests. ``caches`` puts a cache between cores and DRAM
-    (MODEL; otherwise every access goes to DRAM), ``coherent_domains`` keeps it coherent between keys, and
-    ``sp_evicts`` is whether the AMD-SP writes back the host's lines before it changes guest memory, as Genoa's
-    firmware does.
+    (MODEL; otherwise every access goes to DRAM), ``coherent_domains`` keeps it coherent between keys, and ``sp_evicts``
+    is whether the AMD-SP writes back the host's lines before it changes guest memory, as Genoa's firmware does. Without
+    ``memory_encryption`` INIT answers HWERROR_PLATFORM, without ``activate_ex`` ACTIVATE_EX answers UNSUPPORTED.
+
+        >>> from sevref import Machine
+        >>> machine = Machine("milan", seed=b"docs", dram_size=8 << 20)
+        >>> machine
+        Machine(milan, 'platform A', 8 MiB DRAM, 1 CCX)
+        >>> machine.dram.read(0x1000, 4)
+        b'\\x00\\x00\\x00\\x00'
     """
 
     def __init__(
@@ -150,7 +164,7 @@ class Machine:
 
     @property
     def root_hash(self) -> bytes:
-        """Hash of the only ARK that this chip accepts, in its fuses."""
+        """Hash of the only ARK that this chip accepts, in its fuses: 32 bytes (Naples) or 48."""
         return self.amd.root_hash if self._root_hash is None else self._root_hash
 
     @classmethod
@@ -213,8 +227,9 @@ class Machine:
         return core // self.cores_per_ccx
 
     def wbinvd(self, cores: list[int] | None = None) -> None:
-        """Execute WBINVD on ``cores`` (default: all): sets their WBINVD_DONE flags; the cache, if there is one, is
-        written back and emptied."""
+        """Execute WBINVD on ``cores`` (numbers from 0; default: all), which sets their WBINVD_DONE flags.
+
+        The cache, if there is one, is written back and emptied."""
         if self.cache is not None:
             self.cache.write_back_all()
         for core in range(len(self.wbinvd_done)) if cores is None else cores:
@@ -228,7 +243,7 @@ class Machine:
     # -- memory as software sees it
 
     def host_key_id(self, address: int) -> int:
-        """Key id of a host access: the host's key with the C-bit (under TSME always), none without it."""
+        """Key id of a host access: the host's (1023) with the C-bit (under TSME always), none (0) without it."""
         return HOST if self.tsme or address & self.map.c_mask else NONE
 
     def cpu_read(self, key_id: int, address: int, size: int) -> bytes:
@@ -240,7 +255,9 @@ class Machine:
         (self.umc if self.cache is None else self.cache).write(key_id, address, data)
 
     def host_read(self, address: int, size: int) -> bytes:
-        """Read by the hypervisor's cores: with the C-bit through the host key, without it raw."""
+        """Read by the hypervisor's cores at a system physical address: with the C-bit through the host key, else raw.
+
+        Under TSME always through the host key. ``InputError`` outside DRAM."""
         key_id, plain = self.host_key_id(address), address & ~self.map.c_mask
         data = self.cpu_read(key_id, plain, size)
         if not self.ciphertext_hiding or self.rmp is None:
@@ -253,15 +270,19 @@ class Machine:
         return bytes(hidden)
 
     def host_write(self, address: int, data: bytes) -> None:
-        """Write by the hypervisor's cores, as ``host_read``. ``RmpFault`` if a page is assigned to a guest."""
+        """Write by the hypervisor's cores at a system physical address, as ``host_read``.
+
+        ``RmpFault`` if a page is assigned to a guest, ``InputError`` outside DRAM."""
         key_id, plain = self.host_key_id(address), address & ~self.map.c_mask
         if self.rmp is not None:
             self.rmp.check_host_write(plain, len(data))
         self.cpu_write(key_id, plain, data)
 
     def vcpu(self, asid: int, *, nested: Mapping[int, int] | None = None, core: int = 0) -> VCpu:
-        """A virtual CPU that runs with ``asid`` on ``core``. ``nested`` maps guest page addresses to host ones
-        (multiples of 4096; None: identity). ``VmrunFailed`` unless the firmware made the ASID valid there."""
+        """A virtual CPU that runs with ``asid`` on ``core``: the guest's own view of memory.
+
+        ``nested`` maps guest page addresses to host ones (multiples of 4096; None: identity). ``VmrunFailed`` unless
+        the firmware made the ASID valid there."""
         return VCpu(self, asid, nested, core)
 
 
@@ -294,7 +315,9 @@ class VCpu:
         return spans
 
     def read(self, gpa: int, size: int, *, private: bool = True) -> bytes:
-        """``size`` bytes at guest-physical ``gpa``; ``private`` is the C-bit of the guest's own page table."""
+        """``size`` bytes at guest-physical ``gpa``; ``private`` is the C-bit of the guest's own page table.
+
+        ``VmrunFailed`` if the ASID is not valid any more or a page is not mapped."""
         self._require_valid()
         spans = self._spans(gpa, size, private)
         return b"".join([self._machine.cpu_read(key, address, part) for key, address, part in spans])

@@ -26,7 +26,8 @@ ApiVersion = tuple[int, int]
 class BinaryFile(Protocol):
     """Anything opened for reading bytes."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes, none at the end."""
 
 
 Bytes = bytes | bytearray | memoryview
@@ -34,9 +35,19 @@ Chunk = Bytes | BinaryFile
 
 
 class MeasureInput(Layout, size=56):
-    """What LAUNCH_MEASURE authenticates under the TIK, API 0.17 and later (SEV API 55766, "LAUNCH_MEASURE").
+    """What LAUNCH_MEASURE authenticates under the TIK, API 0.17 and later, 56 bytes.
 
-    The version is the running firmware's: a firmware update between two launches changes the measurement."""
+    The version is the running firmware's: a firmware update between two launches changes the measurement (SEV API
+    55766, "LAUNCH_MEASURE"). Integers are little-endian. Offset, size in bytes, field:
+
+        0x00  1  context    4: tells a measurement from the three kinds of packet
+        0x01  1  api_major  API version of the running firmware, major
+        0x02  1  api_minor  API version of the running firmware, minor
+        0x03  1  build      build of the running firmware, as PLATFORM_STATUS reports it
+        0x04  4  policy     the guest's policy
+        0x08 32  digest     launch digest: SHA-256 of everything loaded
+        0x28 16  mnonce     drawn by the firmware for each measurement
+    """
 
     context = u8(0x00, "4: tells a measurement from the three kinds of packet", default=4)
     api_major = u8(0x01, "API version of the running firmware, major")
@@ -48,7 +59,7 @@ class MeasureInput(Layout, size=56):
 
 
 class MeasureInput016(Layout, size=52):
-    """What LAUNCH_MEASURE authenticates before API 0.17: neither context byte nor firmware version."""
+    """What LAUNCH_MEASURE authenticates before API 0.17, 52 bytes: neither context byte nor firmware version."""
 
     policy = u32(0x00, "the guest's policy")
     digest = raw(0x04, 32, "launch digest: SHA-256 of everything loaded")
@@ -56,14 +67,20 @@ class MeasureInput016(Layout, size=52):
 
 
 class MeasurementBlob(Layout, size=0x30):
-    """Output buffer of LAUNCH_MEASURE; base64 of these 48 bytes is what libvirt calls ``sev-measurement``."""
+    """Output buffer of LAUNCH_MEASURE, 48 bytes; its base64 is what libvirt calls ``sev-measurement``.
+
+    SEV API 55766, "LAUNCH_MEASURE". Offset, size in bytes, field:
+
+        0x00 32  measure  launch measurement: HMAC-SHA-256 under the TIK
+        0x20 16  mnonce   nonce that went into it
+    """
 
     measure = raw(0x00, 32, "launch measurement: HMAC-SHA-256 under the TIK")
     mnonce = raw(0x20, 16, "nonce that went into it")
 
 
 class AttestationBody(Layout, size=0x34):
-    """The part of an attestation report that the PEK signs."""
+    """The part of an attestation report that the PEK signs: its first 52 bytes."""
 
     mnonce = raw(0x00, 16, "nonce of whoever asked for the report")
     launch_digest = raw(0x10, 32, "launch digest; zero for a guest that was received")
@@ -71,7 +88,19 @@ class AttestationBody(Layout, size=0x34):
 
 
 class AttestationReport(AttestationBody, size=0xD0):
-    """Report of ATTESTATION; only its first 0x34 bytes are signed (SEV API 55766, "ATTESTATION")."""
+    """Report of ATTESTATION, 208 bytes, of which only the first 52 are signed.
+
+    SEV API 55766, "ATTESTATION". Integers are little-endian. Offset, size in bytes, field:
+
+        0x00 16  mnonce         nonce of whoever asked for the report
+        0x10 32  launch_digest  launch digest; zero for a guest that was received
+        0x30  4  policy         the guest's policy
+        0x34  4  sig_usage      usage of the signing key: PEK = 0x1002; not signed
+        0x38  4  sig_algo       2 = ECDSA with SHA-256, 0x102 = ECDSA with SHA-384; not signed
+        0x3C  4  reserved       reserved, zero
+        0x40 72  r              signature's r, zero-extended
+        0x88 72  s              signature's s, zero-extended
+    """
 
     sig_usage = u32(0x34, "usage of the signing key: PEK = 0x1002; not signed", default=0x1002)
     sig_algo = u32(0x38, "2 = ECDSA with SHA-256, 0x102 = ECDSA with SHA-384; not signed", default=0x2)
@@ -89,12 +118,16 @@ _REPORT_HASHES = {0x002: "sha256", 0x102: "sha384"}
 
 
 def launch_digest(chunks: Chunk | Iterable[Chunk], vmsas: Iterable[Bytes] = ()) -> bytes:
-    """Launch digest, 32 bytes: SHA-256 of the plaintext of every LAUNCH_UPDATE_DATA, then of every VMSA.
+    """Launch digest, 32 bytes: one SHA-256 over the plaintext of every LAUNCH_UPDATE_DATA, then of every VMSA.
 
-    ``chunks`` are bytes, views or binary files (read piece by piece), one or many. Where one ends and the
-    next begins does not matter, nor do guest addresses: nothing but the bytes and their order enters.
-    ``vmsas`` are whole save areas of 4096 bytes as the hypervisor leaves them before LAUNCH_UPDATE_VMSA;
-    ``InputError`` for another size. VMSAs among ``chunks`` give the digest of any other order.
+    ``chunks`` are bytes, views or binary files (read piece by piece), one or many. Where one ends and the next begins
+    does not matter, nor do guest addresses: nothing but the bytes and their order enters. ``vmsas`` are whole save
+    areas of 4096 bytes as the hypervisor leaves them before LAUNCH_UPDATE_VMSA; ``InputError`` for another size. VMSAs
+    among ``chunks`` give the digest of any other order. SEV API 55766, "LAUNCH_UPDATE_DATA".
+
+        >>> from sevref import launch_digest
+        >>> launch_digest([b"firm", b"ware"]) == launch_digest(b"firmware")
+        True
     """
     digest = hashlib.sha256()
     for chunk in _chunks(chunks):
@@ -124,7 +157,10 @@ def _chunks(chunks: Chunk | Iterable[Chunk]) -> Iterator[Bytes]:
 def measure_input(
     api: ApiVersion, build: int, policy: int, digest: bytes, nonce: bytes
 ) -> MeasureInput | MeasureInput016:
-    """The bytes that the launch measurement authenticates, in the form of firmware of API version ``api``."""
+    """What the launch measurement authenticates, in the form of firmware of API version ``api`` (major, minor).
+
+    56 bytes when packed, 52 before API 0.17.
+    """
     if tuple(api) < FIRST_API_WITH_CONTEXT:
         return MeasureInput016(policy=policy, digest=digest, mnonce=nonce)
     major, minor = api
@@ -142,9 +178,14 @@ def launch_measurement(
 ) -> bytes:
     """Launch measurement, 32 bytes: HMAC-SHA-256 under the 16-byte ``tik`` of ``MeasureInput``.
 
-    ``api`` (major, minor) and ``build`` are the running firmware's; before API 0.17 neither they nor a
-    context byte enter (``MeasureInput016``). ``digest`` is 32 bytes, ``nonce`` (MNONCE) 16, each number fits
-    its field: else ``InputError``. A launch without a session has a TIK of 16 zero bytes.
+    ``api`` (major, minor) and ``build`` are the running firmware's; before API 0.17 neither they nor a context byte
+    enter (``MeasureInput016``). ``digest`` is 32 bytes, ``nonce`` (MNONCE) 16, each number fits its field: else
+    ``InputError``. A launch without a session has a TIK of 16 zero bytes. SEV API 55766, "LAUNCH_MEASURE".
+
+        >>> from sevref import launch_digest, launch_measurement
+        >>> digest = launch_digest(b"guest firmware")
+        >>> launch_measurement(bytes(16), policy=1, digest=digest, nonce=bytes(16)).hex()[:16]
+        '6dca7a0307c66b23'
     """
     if len(tik) != 16:
         raise InputError("TIK", "16 bytes", f"{len(tik)} bytes")
@@ -154,9 +195,10 @@ def launch_measurement(
 def verify_attestation(report: AttestationReport | bytes, pek: PublicLike | object) -> AttestationReport:
     """Check the signature of an ATTESTATION report with the PEK: a certificate, a point or the library's key.
 
-    Returns the report. ``SevError`` INVALID_CERTIFICATE if the certificate is not a PEK's or its point is not
-    on the curve, BAD_SIGNATURE if the report names another kind of key, an unknown algorithm, or does not
-    verify. Digest, policy and nonce are the caller's to compare, the PEK's chain is the caller's to verify.
+    Returns the report. ``SevError`` INVALID_CERTIFICATE if the certificate is not a PEK's or its point is not on the
+    curve, BAD_SIGNATURE if the report names another kind of key, an unknown algorithm, or does not verify;
+    ``InputError`` for bytes that are not 208. Digest, policy and nonce are the caller's to compare, the PEK's chain is
+    the caller's to verify. SEV API 55766, "ATTESTATION".
     """
     if not isinstance(report, AttestationReport):
         report = AttestationReport.parse(report)

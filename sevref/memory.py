@@ -73,11 +73,19 @@ class UnknownConstant(InputError):
 
 
 class Engine:
-    """The engine of one machine between two resets.
+    """The memory encryption engine of one machine between two resets.
 
-    ``boot_seed`` (32 bytes) stands for all that the hardware draws at reset: the HOST key and, in presets
-    that have such, the tweak constants; without one it comes from the operating system. ``pa_bits`` is the
-    number of physical address bits; bit ``c_bit``, the C-bit, is no part of an address and is dropped.
+    ``boot_seed`` (32 bytes) stands for all that the hardware draws at reset: the HOST key and, in presets that have
+    such, the tweak constants; without one it comes from the operating system. ``pa_bits`` is the number of physical
+    address bits; bit ``c_bit``, the C-bit, is no part of an address and is dropped. Every ``p`` is a system physical
+    address. ``InputError`` for a seed of another size and unless 32 <= ``pa_bits`` <= ``c_bit`` < 64.
+
+        >>> from sevref import Engine
+        >>> engine = Engine.preset("xex-boot-random", boot_seed=bytes(32))
+        >>> key = engine.new_key(bytes(range(32)))
+        >>> ciphertext = engine.encrypt(key, 0x1000, b"sixteen bytes ok")
+        >>> engine.decrypt(key, 0x1000, ciphertext), engine.decrypt(key, 0x2000, ciphertext) == b"sixteen bytes ok"
+        (b'sixteen bytes ok', False)
     """
 
     def __init__(
@@ -122,25 +130,30 @@ class Engine:
         return self._tweaks.block(key, p - p % BLOCK)
 
     def new_key(self, seed: bytes) -> KeySlot:
-        """What a slot holds after the firmware wrote a 32-byte seed (a guest's VEK) into it."""
+        """What a slot holds after the firmware wrote the 32-byte ``seed`` (a VEK) into it, else ``InputError``."""
         if len(seed) != 32:
             raise InputError("memory key seed", "32 bytes", f"{len(seed)} bytes")
         return KeySlot(bytes(seed), self.settings.key_bits, self.settings.channels)
 
     def host_key(self) -> KeySlot:
-        """The key of host accesses with C-bit. MODEL: KDF(boot seed, "sevref-host-key", 0), first bytes."""
+        """The key of host accesses with C-bit. MODEL: KDF(boot seed, "sevref-host-key", 0), 16 or 32 bytes."""
         return self._host
 
     # -- whole blocks
 
     def encrypt(self, key: KeySlot | None, p: int, data: Buffer) -> bytes:
-        """Ciphertext of whole blocks of plaintext ``data`` at ``p``. Key None bypasses the engine."""
+        """Ciphertext of whole blocks of plaintext ``data`` at ``p``. Key None bypasses the engine.
+
+        ``p`` and the length are multiples of 16 (with a key), the range is below 2**``pa_bits``: else ``InputError``.
+        """
         buffer = bytearray(_view(data))
         self._convert(key, p, memoryview(buffer), True)
         return bytes(buffer)
 
     def decrypt(self, key: KeySlot | None, p: int, data: Buffer) -> bytes:
-        """Plaintext of whole blocks of ciphertext ``data`` at ``p``. Key None bypasses the engine."""
+        """Plaintext of whole blocks of ciphertext ``data`` at ``p``. Key None bypasses the engine.
+
+        A wrong key or address gives noise, no error. ``InputError`` as in ``encrypt``."""
         buffer = bytearray(_view(data))
         self._convert(key, p, memoryview(buffer), False)
         return bytes(buffer)
@@ -151,7 +164,8 @@ class Engine:
         """Encrypt ``buffer`` (whole blocks, writable, contiguous) in place as memory at ``p``.
 
         No copy of the buffer is made. ``threads`` work on neighbouring parts; ``progress`` is called by the caller's
-        thread after every 16 MiB with the bytes done and the bytes in all."""
+        thread after every 16 MiB with the bytes done and the bytes in all. ``InputError`` as in ``encrypt``, before a
+        byte is changed."""
         self._steps(key, p, _writable(buffer), True, threads, progress)
 
     def decrypt_into(
@@ -163,13 +177,17 @@ class Engine:
     # -- bytes, as a processor reads and writes them
 
     def read(self, key: KeySlot | None, dram: Buffer, p: int, size: int, *, base: int = 0) -> bytes:
-        """``size`` bytes at ``p`` as an accessor with ``key`` sees them; ``dram`` starts at address ``base``."""
+        """``size`` bytes at ``p``, at any alignment, as an accessor with ``key`` sees them.
+
+        ``dram`` starts at address ``base``; ``InputError`` for a range outside it."""
         start, before, blocks = self._span(key, _view(dram), p, size, base)
         return self.decrypt(key, start, blocks)[before : before + size]
 
     def write(self, key: KeySlot | None, dram: Buffer, p: int, data: Buffer, *, base: int = 0) -> None:
-        """Write ``data`` at ``p`` with ``key``. A block that is only partly covered is decrypted, merged and
-        encrypted *with the accessor's key*: with a wrong one, the bytes around become noise for the owner."""
+        """Write ``data`` at ``p``, at any alignment, with ``key``; ``dram`` starts at address ``base``.
+
+        A block that is only partly covered is decrypted, merged and encrypted *with the accessor's key*: with a wrong
+        one, the bytes around become noise for the owner. ``InputError`` for a range outside ``dram``."""
         source = _view(data)
         start, before, blocks = self._span(key, _writable(dram), p, len(source), base)
         stop, end = before + len(source), len(blocks)

@@ -1,4 +1,4 @@
-"""Guest policy: the 32 bits that a guest owner imposes on the platform (SEV API 55766, section "Guest policy").
+"""Guest policy: the 32 bits that a guest owner imposes on the platform (SEV API 55766, "Guest policy").
 
 A policy is a little-endian u32 on the wire. Nothing but POLICY_MAC in the session authenticates it.
 """
@@ -23,7 +23,16 @@ RESERVED_MASK = 0x0000FFC0
 
 
 class Policy(int):
-    """A guest policy as a 32-bit integer with names; compares and packs as the plain integer."""
+    """A guest policy as a 32-bit integer with names; compares and packs as the plain integer.
+
+    Bits: 0 NODBG, 1 NOKS, 2 ES, 3 NOSEND, 4 DOMAIN, 5 SEV, 15:6 zero, 23:16 minimum API major, 31:24 minimum API minor
+    (SEV API 55766, "Guest policy"). ``InputError`` for a number outside 32 bits.
+
+        >>> from sevref import Policy
+        >>> policy = Policy.make("NODBG", "ES", api=(0, 24))
+        >>> hex(policy), policy.es, policy.api
+        ('0x18000005', True, (0, 24))
+    """
 
     def __new__(cls, value: int = 0) -> Policy:
         if not 0 <= value < 1 << 32:
@@ -32,7 +41,10 @@ class Policy(int):
 
     @classmethod
     def make(cls, *names: str, api: tuple[int, int] = (0, 0)) -> Policy:
-        """Policy from bit names (``"NODBG"``, ``"ES"``, ...) and the minimum API version (major, minor)."""
+        """Policy from bit names (``"NODBG"``, ``"ES"``, ...) and the minimum API version (major, minor).
+
+        ``InputError`` for an unknown name and for a version part that is not 0 to 255.
+        """
         by_name = {name: bit for bit, (name, _) in BITS.items()}
         value = 0
         for name in names:
@@ -44,36 +56,42 @@ class Policy(int):
         return cls(value | api[0] << 16 | api[1] << 24)
 
     def has(self, name: str) -> bool:
-        """Whether the bit called ``name`` is set."""
+        """Whether the bit called ``name`` is set; ``InputError`` for an unknown name."""
         return bool(self & Policy.make(name))
 
     @property
     def nodbg(self) -> bool:
+        """Bit 0: debugging of the guest is forbidden."""
         return bool(self & 1)
 
     @property
     def noks(self) -> bool:
+        """Bit 1: sharing the guest's key with another guest is forbidden."""
         return bool(self & 2)
 
     @property
     def es(self) -> bool:
+        """Bit 2: SEV-ES is required: register state is encrypted too."""
         return bool(self & 4)
 
     @property
     def nosend(self) -> bool:
+        """Bit 3: sending the guest to another platform is forbidden."""
         return bool(self & 8)
 
     @property
     def domain(self) -> bool:
+        """Bit 4: the guest may only be sent inside its owner's domain (same OCA)."""
         return bool(self & 16)
 
     @property
     def sev(self) -> bool:
+        """Bit 5: the guest may only be sent to a platform whose chain leads to AMD."""
         return bool(self & 32)
 
     @property
     def api(self) -> tuple[int, int]:
-        """Minimum API version (major, minor) of a platform that may hold the guest."""
+        """Minimum API version (major, minor) of a platform that may hold the guest: bits 23:16 and 31:24."""
         return self >> 16 & 0xFF, self >> 24 & 0xFF
 
     @property

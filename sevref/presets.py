@@ -31,7 +31,7 @@ XTS = Mode("xts", before=True, after=True)
 
 @dataclass(frozen=True)
 class EnginePreset:
-    """One kind of engine, as data. ``label``: what is published or reverse engineered, and what is model."""
+    """One kind of engine, as data; ``label`` says what is published or reverse engineered, and what is model."""
 
     name: str
     mode: Mode
@@ -122,7 +122,8 @@ def variant(
     """A preset with other parameters, each of them a MODEL and named in the label.
 
     ``period`` (bytes: 2, 4, 16) of seeded tweak constants; ``constants``: a table of 16-byte values from bit 4 on;
-    ``channels`` with a key each; ``unit`` (64 or 4096 bytes) of XTS. ``InputError`` for an unknown preset."""
+    ``channels`` (1 to 64) with a key each; ``unit`` (64 or 4096 bytes) of XTS. ``InputError`` for an unknown preset and
+    for other values."""
     if isinstance(preset, str):
         if preset not in PRESETS:
             raise InputError("engine preset", "one of " + ", ".join(PRESETS), preset)

@@ -48,8 +48,10 @@ class Rmp:
         return self._entries.setdefault(address & ~(PAGE - 1), RmpEntry())
 
     def update(self, address: int, asid: int, gpa: int, *, assigned: bool = True, vmsa: bool = False) -> None:
-        """RMPUPDATE, an instruction of the host: the page is never validated afterwards. ``RmpFault`` if the entry is
-        immutable (the firmware owns it)."""
+        """RMPUPDATE, an instruction of the host: the page is never validated afterwards.
+
+        ``address`` is system physical, ``gpa`` guest-physical. ``RmpFault`` if the entry is immutable (the firmware
+        owns it)."""
         old = self.entry(address)
         if old.immutable:
             raise RmpFault("RMPUPDATE", "an entry that is not immutable", f"page 0x{address:X}")

@@ -34,6 +34,7 @@ class Notebook:
         self._next.append(chunk)
 
     def draw(self, size: int, what: str = "") -> bytes:
+        """The next chunk, which is remembered; ``InputError`` if a pushed one has not ``size`` bytes."""
         chunk = self._next.pop(0) if self._next else self._source.draw(size, what)
         if len(chunk) != size:
             raise InputError(f"rng: chunk for {what}", f"{size} bytes", f"{len(chunk)} bytes")

@@ -145,6 +145,7 @@ class LinearTweaks(Tweaks):
         self._base = -1
 
     def fork(self) -> LinearTweaks:
+        """As ``Tweaks.fork``."""
         return LinearTweaks(tuple(self.constants.values()))
 
     def _sum(self, p: int) -> int:
@@ -160,9 +161,11 @@ class LinearTweaks(Tweaks):
         return b"".join(self._sum(p).to_bytes(BLOCK, "little") for p in range(0, PAGE, BLOCK))
 
     def block(self, key: KeySlot | None, p: int) -> bytes:
+        """As ``Tweaks.block``."""
         return self._sum(p).to_bytes(BLOCK, "little")
 
     def small(self, key: KeySlot, p: int, size: int) -> int:
+        """As ``Tweaks.small``."""
         offset = p % PAGE
         fits = min(size, PAGE - offset)
         # T(page + offset) = T(page) ^ T(offset): one constant, repeated, XORed to tweaks of the first page
@@ -171,6 +174,7 @@ class LinearTweaks(Tweaks):
         return tweaks if fits == size else tweaks | self.small(key, p + fits, size - fits) << 8 * fits
 
     def bulk(self, key: KeySlot, p: int, size: int) -> Words:
+        """As ``Tweaks.bulk``."""
         import numpy as np
 
         offset = p % CHUNK
@@ -207,12 +211,15 @@ class SeedTweaks(Tweaks):
     bits = 46
 
     def block(self, key: KeySlot | None, p: int) -> bytes:
+        """As ``Tweaks.block``."""
         return self._encrypt(key, p, BLOCK)
 
     def small(self, key: KeySlot, p: int, size: int) -> int:
+        """As ``Tweaks.small``."""
         return int.from_bytes(self._encrypt(key, p, size), "little")
 
     def bulk(self, key: KeySlot, p: int, size: int) -> Words:
+        """As ``Tweaks.bulk``."""
         import numpy as np
 
         return np.frombuffer(self._encrypt(key, p, size), np.uint64)
@@ -228,6 +235,7 @@ class NoTweaks(Tweaks):
     """T(p) = 0: what AES alone would do. Nothing of AMD's; to see what the tweak is good for."""
 
     def block(self, key: KeySlot | None, p: int) -> bytes:
+        """As ``Tweaks.block``: zeros."""
         return bytes(BLOCK)
 
 
@@ -250,6 +258,7 @@ class XtsTweaks(Tweaks):
         self._ecb = Cipher(algorithms.AES(self._k2), modes.ECB()).encryptor()
 
     def fork(self) -> XtsTweaks:
+        """As ``Tweaks.fork``."""
         return XtsTweaks(self._boot_seed, self.unit)
 
     def _unit(self, number: int, count: int) -> int:
@@ -262,10 +271,12 @@ class XtsTweaks(Tweaks):
         return total
 
     def block(self, key: KeySlot | None, p: int) -> bytes:
+        """As ``Tweaks.block``."""
         j = p % self.unit // BLOCK
         return (self._unit(p // self.unit, j + 1) >> 128 * j).to_bytes(BLOCK, "little")
 
     def small(self, key: KeySlot, p: int, size: int) -> int:
+        """As ``Tweaks.small``."""
         total = done = 0
         while done < size:
             before = (p + done) % self.unit
@@ -276,6 +287,7 @@ class XtsTweaks(Tweaks):
         return total
 
     def bulk(self, key: KeySlot, p: int, size: int) -> Words:
+        """As ``Tweaks.bulk``."""
         import numpy as np
 
         first, last = p // self.unit, (p + size - 1) // self.unit

@@ -180,3 +180,13 @@ def test_the_mailbox_is_not_logged_and_never_raises() -> None:
     before = len(sp.log)
     assert sp.mailbox(0x33, 0) is S.INVALID_PLATFORM_STATE and sp.mailbox(0, 0) is S.INVALID_COMMAND
     assert sp.mailbox(0x0E) is S.SUCCESS and len(sp.log) == before
+
+
+@pytest.mark.parametrize("apic_id", [-1, 1 << 32])
+def test_an_apic_id_is_32_bits(apic_id: int) -> None:
+    host = platform()
+    guest = host.launch_start(Policy.make("NODBG"))
+    commands = len(host.log)
+    with pytest.raises(InputError, match="APIC id"):
+        host.activate_ex(guest, 101, [0, apic_id])
+    assert len(host.log) == commands  # the firmware was not asked

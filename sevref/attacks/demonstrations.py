@@ -27,7 +27,9 @@ def _running(platform: Platform, asid: int) -> int:
 
 @dataclass(frozen=True)
 class Reuse:
-    """``refusal``: ACTIVATE's answer without any flush. ``hit`` and ``evicted``: what the second guest reads from the
+    """What a second guest under a used ASID gets to read.
+
+    ``refusal``: ACTIVATE's answer without any flush. ``hit`` and ``evicted``: what the second guest reads from the
     cache, and from memory after the line was written back; ``flushed``: the same with the flush before the new key."""
 
     refusal: str
@@ -79,9 +81,10 @@ def asid_reuse(*, engine: str | None = None, coherent_domains: bool = False, see
 
 
 def dirty_line_over_launch(*, sp_evicts: bool, seed: bytes = b"attack lab") -> bool:
-    """E19, second part: the host leaves a dirty line over a page and has it launched. Whether the guest's page is still
-    there after the line was written back. ``sp_evicts``: the firmware writes back the host's lines first, as Genoa's
-    does; where it does not, the host must (KVM does)."""
+    """E19, second part: the host leaves a dirty line over a page and has it launched.
+
+    Whether the guest's page is still there after the line was written back. ``sp_evicts``: the firmware writes back the
+    host's lines first, as Genoa's does; where it does not, the host must (KVM does)."""
     machine = Machine("milan", seed=seed, dram_size=8 << 20, caches=True, sp_evicts=sp_evicts)
     platform = Platform(machine)
     platform.init()

@@ -92,8 +92,9 @@ def matrix(
     seed: bytes = b"attack lab",
     progress: Callable[[str], object] | None = None,
 ) -> Matrix:
-    """Run every attack of ``rows`` in every column under every protection that the processors have. One process for
-    each attack of each row; a machine of its own for each cell."""
+    """Run every attack of ``rows`` in every column under every protection that the processors have.
+
+    One process for each attack of each row; a machine of its own for each cell."""
     outcomes: dict[Cell, list[Outcome]] = {}
     for row in rows:
         if progress:

@@ -24,8 +24,10 @@ _CHILD = "import sys; sys.path.insert(0, sys.argv.pop()); from sevref.attacks.ho
 
 @dataclass(frozen=True)
 class Outcome:
-    """``works``: the attacker got what it wanted, as judged where the victim lives. ``refused``: the fault, status or
-    rule that ended it. ``claim``: what the attacker saw."""
+    """What came out of one run of one attack.
+
+    ``works``: the attacker got what it wanted, as judged where the victim lives. ``refused``: the fault, status or rule
+    that ended it. ``claim``: what the attacker saw."""
 
     attack: str
     works: bool
@@ -176,8 +178,9 @@ def run(
     seed: bytes = b"attack lab",
     **defences: bool,
 ) -> Outcome:
-    """Run one attack of the catalogue in a process of its own, against a machine made for it. ``defences`` are
-    ``alias_check`` and ``register_protection`` of ``World``."""
+    """Run one attack of the catalogue in a process of its own, against a machine made for it.
+
+    ``defences`` are ``alias_check`` and ``register_protection`` of ``World``."""
     with Attacker(attack) as attacker:
         return attacker.run(serve(attacker.attack, generation, protection, engine, seed, **defences))
 

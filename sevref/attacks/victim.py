@@ -41,9 +41,11 @@ FIELD = (1 << 127) - 1
 
 
 class World:
-    """A host with one victim under one protection. ``kernel_size`` bytes of known kernel text are launched with it;
-    ``alias`` and ``alias_check`` are about memory modules (E17), ``register_protection`` about saved registers: SEV-SNP
-    XORs a fresh 8-byte value (offset 0x300 of the VMSA) into them before encryption; here into RAX alone."""
+    """A host with one victim under one protection.
+
+    ``kernel_size`` bytes of known kernel text are launched with it; ``alias`` and ``alias_check`` are about memory
+    modules (E17), ``register_protection`` about saved registers: SEV-SNP XORs a fresh 8-byte value (offset 0x300 of the
+    VMSA) into them before encryption; here into RAX alone."""
 
     def __init__(
         self,
@@ -122,8 +124,9 @@ class World:
             self.machine.rmp.update(address, self.asid, gpa)
 
     def run_as(self, asid: int, address: int, gpa: int, size: int) -> bytes:
-        """The attacker's virtual machine, started with ``asid``: what its first accesses read. MODEL: it does not crash
-        afterwards. With SEV-SNP the register page must belong to the ASID that is started."""
+        """The attacker's virtual machine, started with ``asid``: what its first accesses read.
+
+        MODEL: it does not crash afterwards. With SEV-SNP the register page must belong to the ASID that is started."""
         if self.machine.rmp is not None and asid != self.own_asid:
             raise VmrunFailed("VMRUN", f"a register page that belongs to ASID {asid}", f"ASID {self.own_asid}'s")
         if not self._own_guest:
@@ -201,6 +204,7 @@ class Victim:
         return self._actions[action](**arguments)
 
     def pin_block(self) -> bytes:
+        """The 16 bytes that hold the PIN where requests are handled."""
         return (b"PIN=%02d" % self.pin).ljust(16, b"\0")
 
     def store(self, data: str, page: int = 0, offset: int = 0) -> None:

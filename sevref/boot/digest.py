@@ -40,7 +40,21 @@ class PageType(IntEnum):
 
 
 class PageInfo(Layout, size=0x70):
-    """What the digest of an SNP guest becomes the SHA-384 of, for every page."""
+    """PAGE_INFO, 112 bytes: its SHA-384 is the launch digest of an SNP guest after a page.
+
+    SEV-SNP ABI 56860, "Page Info Structure". Integers are little-endian. Offset, size in bytes, field:
+
+        0x00 48  digest_cur   launch digest so far; zeros at the start
+        0x30 48  contents     SHA-384 of the page's 4096 bytes; zeros unless its type is NORMAL or VMSA
+        0x60  2  length       bytes of this structure
+        0x62  1  page_type    type of the page
+        0x63  1  imi_page     bit 0: page of an initial migration image
+        0x64  1  reserved     reserved, zero
+        0x65  1  vmpl1_perms  permissions of VMPL1
+        0x66  1  vmpl2_perms  permissions of VMPL2
+        0x67  1  vmpl3_perms  permissions of VMPL3
+        0x68  8  gpa          guest physical address of the page
+    """
 
     digest_cur = raw(0x00, 48, "launch digest so far; zeros at the start")
     contents = raw(0x30, 48, "SHA-384 of the page's 4096 bytes; zeros unless its type is NORMAL or VMSA")
@@ -57,11 +71,13 @@ class PageInfo(Layout, size=0x70):
 class Guest(NamedTuple):
     """A guest's boot components and settings: everything that its launch digest depends on.
 
-    ``mode`` is one of ``MODES``. ``features`` is SEV_FEATURES of the register pages; None: 1 in SNP modes, else 0.
-    ``kernel`` None: no measured direct boot. ``vmsas`` are the boot processor's and the others' page if they are not to
-    be built. ``ovmf_hash`` (48 bytes) stands for the measured firmware pages. ``peer`` reproduces sev-snp-measure
-    0.0.13 where it is wrong: x87 control word of SVSM pages, features ignored in SEV-ES mode, EC2 and GCE in SEV-ES
-    mode, the farther one of two table entries with one GUID.
+    ``mode`` is "sev", "seves", "snp", "snp:ovmf-hash" or "snp:svsm". ``vcpu_sig`` is the processor's signature (CPUID
+    Fn0000_0001 EAX, see ``cpu_signature``), ``vmm`` one of ``VMMS``, ``fpu`` a name of ``FPU``. ``features`` is
+    SEV_FEATURES of the register pages; None: 1 in SNP modes, else 0. ``kernel`` None: no measured direct boot.
+    ``vmsas`` are the boot processor's and the others' page (4096 bytes each) if they are not to be built. ``ovmf_hash``
+    (48 bytes) stands for the measured firmware pages. ``peer`` reproduces sev-snp-measure 0.0.13 where it is wrong: x87
+    control word of SVSM pages, features ignored in SEV-ES mode, EC2 and GCE in SEV-ES mode, the farther one of two
+    table entries with one GUID.
     """
 
     firmware: Image
@@ -81,6 +97,7 @@ class Guest(NamedTuple):
 
     @property
     def snp(self) -> bool:
+        """Whether ``mode`` is one of SEV-SNP."""
         return self.mode.startswith("snp")
 
 
@@ -123,7 +140,17 @@ _page_digest = lru_cache(maxsize=1024)(lambda page: hashlib.sha384(page).digest(
 
 
 def predict(guest: Guest) -> Prediction:
-    """Launch digest of ``guest`` with every step. ``InputError`` if the components do not fit together."""
+    """Launch digest of ``guest`` with every step. ``InputError`` if the components do not fit together.
+
+    32 bytes for SEV and SEV-ES (SEV API 55766, "LAUNCH_UPDATE_DATA"), 48 for SEV-SNP (SEV-SNP ABI 56860, "Page Info
+    Structure").
+
+        >>> from sevref import launch_digest
+        >>> from sevref.boot import Guest, Image, build_firmware, predict
+        >>> image = build_firmware()
+        >>> predict(Guest(Image(image), mode="sev")).digest == launch_digest(image)
+        True
+    """
     chain = SnpChain() if guest.snp else ShaChain()
     start, parts = pieces(guest)
     state, steps = chain.start(start), []
@@ -156,8 +183,11 @@ def vmsa_piece(guest: Guest, cpus: tuple[bytes, bytes], i: int) -> Piece:
 
 
 def plan(guest: Guest) -> tuple[bytes | None, list[Piece], tuple[bytes, bytes] | None]:
-    """The given hash of the firmware, or None; what enters before the vCPUs; the register page of the boot processor
-    and that of every other one, or None. ``InputError`` if the components do not fit together."""
+    """What enters the digest of ``guest``, in order, with the register pages apart.
+
+    The given hash of the firmware, or None; what enters before the vCPUs; the register page of the boot processor and
+    that of every other one, or None. ``InputError`` if the components do not fit together.
+    """
     if guest.mode not in MODES:
         raise InputError("mode", "one of " + ", ".join(MODES), guest.mode)
     if guest.vmm not in VMMS:
@@ -286,6 +316,7 @@ class ShaChain:
     """SEV and SEV-ES: a running SHA-256, in which neither addresses nor boundaries matter."""
 
     def start(self, digest: bytes | None = None) -> Any:
+        """The state before anything has entered."""
         return hashlib.sha256()
 
     def enter(self, state: Any, piece: Piece) -> Any:
@@ -299,6 +330,7 @@ class ShaChain:
         return state
 
     def digest(self, state: Any) -> bytes:
+        """The launch digest, 32 bytes."""
         return bytes(state.digest())
 
 
@@ -306,9 +338,11 @@ class SnpChain:
     """SEV-SNP: every page replaces the digest by SHA-384 of its ``PageInfo``."""
 
     def start(self, digest: bytes | None = None) -> bytes:
+        """The state before anything has entered: ``digest`` if the firmware's is given, else 48 zero bytes."""
         return digest if digest is not None else bytes(48)
 
     def enter(self, state: bytes, piece: Piece) -> bytes:
+        """The state after ``piece``."""
         sha384, gpa = hashlib.sha384, piece.gpa
         middle = _middle(piece.page_type)
         for contents in self._contents(piece):
@@ -325,6 +359,7 @@ class SnpChain:
         return (_page_digest(piece.content),)
 
     def digest(self, state: bytes) -> bytes:
+        """The launch digest, 48 bytes."""
         return state
 
 

@@ -30,8 +30,10 @@ class Hypothesis(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """What a search has found. ``as_configured``: the value is the predicted one. ``difference``: the first step in
-    which the first match differs from the prediction."""
+    """What a search has found.
+
+    ``as_configured``: the value is the predicted one. ``difference``: the first step in which the first match differs
+    from the prediction."""
 
     as_configured: bool
     hypotheses: tuple[Hypothesis, ...]
@@ -44,6 +46,7 @@ class Explanation(NamedTuple):
 
     @property
     def tried(self) -> int:
+        """How many combinations were tried."""
         return sum(one.tried for one in self.hypotheses)
 
     def records(self) -> list[dict[str, Any]]:
@@ -91,8 +94,9 @@ class Digests:
         return all_of_them[-1] if all_of_them else None
 
     def by_count(self, guest: Guest, most: int) -> list[bytes]:
-        """The digests of ``guest`` with 1 to ``most`` vCPUs; only one if vCPUs are not measured, none if it could not
-        be started like this."""
+        """The digests of ``guest`` with 1 to ``most`` vCPUs.
+
+        Only one if vCPUs are not measured, none if it could not be started like this."""
         try:
             start, parts, cpus = plan(guest)
             node = self._root(guest.snp, start)

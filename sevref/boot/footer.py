@@ -37,39 +37,39 @@ NAMES: dict[UUID, str] = {
 
 
 class FooterTrailer(Layout, size=0x12):
-    """The 18 bytes behind the data of an entry of the firmware table."""
+    """What stands behind the data of an entry of the firmware table, 18 bytes."""
 
     length = u16(0x00, "bytes of data, plus 18")
     guid = raw(0x02, 16, "which entry this is, in EFI byte order: first three groups little-endian")
 
 
 class ResetBlock(Layout, size=4):
-    """Data of the SEV-ES reset block: where an application processor starts."""
+    """Data of the SEV-ES reset block, 4 bytes: where an application processor starts."""
 
     address = u32(0x00, "low 16 bits: IP; high 16 bits: CS base")
 
 
 class GuestArea(Layout, size=8):
-    """Data of the secret area and of the kernel hashes area: a range of guest physical addresses."""
+    """Data of the secret area and of the kernel hashes area, 8 bytes: a range of guest-physical addresses."""
 
     base = u32(0x00, "guest physical address")
     size = u32(0x04, "bytes; 0: the firmware has no such area")
 
 
 class MetadataLocator(Layout, size=4):
-    """Data of the SNP metadata locator."""
+    """Data of the SNP metadata locator, 4 bytes."""
 
     distance = u32(0x00, "bytes from the start of the SNP metadata to the end of the image")
 
 
 class SvsmInfo(Layout, size=4):
-    """Data of the SVSM info entry (Coconut SVSM)."""
+    """Data of the SVSM info entry (Coconut SVSM), 4 bytes."""
 
     entry = u32(0x00, "entry point: bytes from the start of the SVSM image")
 
 
 class FooterEntry(NamedTuple):
-    """One entry: ``offset`` in bytes of its data from the start of the image."""
+    """One entry of the firmware table; ``offset`` in bytes of its data from the start of the image."""
 
     guid: UUID
     offset: int
@@ -77,6 +77,7 @@ class FooterEntry(NamedTuple):
 
     @property
     def name(self) -> str:
+        """What the entry is for, in words; "unknown" for a GUID that sevref does not know."""
         return NAMES.get(self.guid, "unknown")
 
 

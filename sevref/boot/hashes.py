@@ -24,7 +24,7 @@ EMPTY = hashlib.sha256(b"").digest()  #: hash of an initrd that is not there
 
 
 class HashEntry(Layout, size=0x32):
-    """One entry of the table of hashes; unlike in the firmware table the GUID stands before the length."""
+    """One entry of the table of hashes, 50 bytes; unlike in the firmware table the GUID stands before the length."""
 
     guid = raw(0x00, 16, "which hash this is, in EFI byte order: first three groups little-endian")
     length = u16(0x10, "bytes of this entry", default=0x32)
@@ -32,7 +32,7 @@ class HashEntry(Layout, size=0x32):
 
 
 class HashTable(Layout, size=0xB0):
-    """The table of hashes as it stands in guest memory: 168 bytes and 8 of padding, which is measured too."""
+    """The table of hashes as it stands in guest memory, 176 bytes: 168 and 8 of padding, which is measured too."""
 
     guid = raw(0x00, 16, "this is a table of hashes", default=TABLE.bytes_le)
     length = u16(0x10, "bytes of the table without padding", default=0xA8)
@@ -51,8 +51,10 @@ class KernelHashes(NamedTuple):
 
     @classmethod
     def of(cls, kernel: Source, initrd: Source | None = None, cmdline: str | bytes | None = None) -> Self:
-        """Hashes of a kernel and an initrd (bytes, or the path of a file that is read piece by piece) and a command
-        line. No initrd counts as an empty one, no command line as "". ``InputError`` for unreadable files."""
+        """Hashes of kernel, initrd (bytes, or the path of a file that is read piece by piece) and command line.
+
+        No initrd counts as an empty one, no command line as "". ``InputError`` for unreadable files.
+        """
         return cls(
             _sha256(kernel, "kernel"), EMPTY if initrd is None else _sha256(initrd, "initrd"), of_cmdline(cmdline)
         )
@@ -70,8 +72,10 @@ class KernelHashes(NamedTuple):
         return HashTable(**entries).pack()
 
     def page(self, base: int) -> bytes:
-        """The page that SNP measures: zeros but for the table at offset ``base`` mod 4096. ``InputError`` if the table
-        would reach beyond the page."""
+        """The page that SNP measures: zeros but for the table at offset ``base`` mod 4096.
+
+        ``base`` is a guest-physical address. ``InputError`` if the table would reach beyond the page.
+        """
         offset = base % PAGE
         if offset + HashTable.SIZE > PAGE:
             raise InputError("kernel hashes area: offset in its page", f"at most {PAGE - HashTable.SIZE}", offset)
@@ -82,13 +86,15 @@ Source = bytes | bytearray | memoryview | str | os.PathLike[str]
 
 
 def of_cmdline(cmdline: str | bytes | None) -> bytes:
-    """SHA-256 of the command line as it is (text: in UTF-8) and one zero byte. ``InputError`` for text that is not
-    Unicode: the shell handed over bytes that are not UTF-8."""
+    """SHA-256 of the command line as it is (text: in UTF-8) and one zero byte.
+
+    ``InputError`` for text that is not Unicode: the shell handed over bytes that are not UTF-8.
+    """
     return hashlib.sha256(cmdline_bytes(cmdline) + b"\0").digest()
 
 
 def cmdline_bytes(cmdline: str | bytes | None) -> bytes:
-    """The command line's bytes without the final zero."""
+    """The command line's bytes without the final zero; ``InputError`` for text that is not Unicode."""
     if isinstance(cmdline, str):
         try:
             return cmdline.encode()

@@ -24,7 +24,7 @@ class SectionType(IntEnum):
 
 
 class MetadataHeader(Layout, size=0x10):
-    """Start of the SNP metadata."""
+    """Start of the SNP metadata, 16 bytes; integers are little-endian."""
 
     signature = raw(0x00, 4, 'ASCII "ASEV"', default=b"ASEV")
     length = u32(0x04, "bytes of header and descriptors: 16 + 12 x count")
@@ -33,7 +33,7 @@ class MetadataHeader(Layout, size=0x10):
 
 
 class MetadataSection(Layout, size=0x0C):
-    """One descriptor of the SNP metadata: a range of guest memory."""
+    """One descriptor of the SNP metadata, 12 bytes: a range of guest memory and what it is for."""
 
     gpa = u32(0x00, "guest physical address, a multiple of 4096")
     size = u32(0x04, "bytes, a multiple of 4096")

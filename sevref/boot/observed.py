@@ -23,8 +23,9 @@ class Reading(NamedTuple):
 
 
 def read_digest(text: str, size: int) -> list[Reading]:
-    """Ways to read a digest of ``size`` bytes, the intended ones (hex, base64 of the bytes) first. ``InputError`` if
-    the text is neither hex nor base64."""
+    """Ways to read a digest of ``size`` bytes, the intended ones (hex, base64 of the bytes) first.
+
+    ``InputError`` if the text is neither hex nor base64."""
     found: list[Reading] = []
     for how, data in _decoded(text, "observed digest"):
         if len(data) == size:
@@ -84,8 +85,9 @@ def _also(how: str, more: str) -> str:
 
 
 class Owner(NamedTuple):
-    """What makes a launch measurement of a digest: TIK (and TEK, for the case that they were swapped; 16 bytes each),
-    API version and build of the SEV firmware, policy."""
+    """What makes a launch measurement of a digest: TIK, API version and build of the SEV firmware, policy.
+
+    TIK, and TEK for the case that they were swapped, have 16 bytes each."""
 
     tik: bytes
     api: tuple[int, int]
@@ -105,6 +107,8 @@ class Owner(NamedTuple):
 
 
 class OwnerChange(NamedTuple):
+    """One mistake about what the owner knows, in words, and the ``Owner`` who makes it."""
+
     axis: str
     text: str
     common: bool

@@ -1,6 +1,6 @@
 """The initial register pages (VMSA) of SEV-ES and SEV-SNP guests as the known virtual machine managers make them.
 
-A VMSA is a page of 4096 bytes (AMD64 Architecture Programmer's Manual, volume 2, "VMSA"). Its initial content
+A VMSA is a page of 4096 bytes (AMD64 Architecture Programmer's Manual, volume 2). Its initial content
 is part of the launch digest, so a guest owner who predicts the digest has to know every byte.
 """
 
@@ -19,7 +19,15 @@ OTHER = "other registers, zero in an initial page"
 
 
 class SegmentRegister(Layout, size=16):
-    """A segment or descriptor-table register in a VMSA."""
+    """A segment or descriptor-table register in a VMSA, 16 bytes.
+
+    Integers are little-endian. Offset, size in bytes, field:
+
+        0x00 2  selector    selector
+        0x02 2  attributes  descriptor bits 47:40 in bits 7:0, bits 55:52 in bits 11:8
+        0x04 4  limit       limit
+        0x08 8  base        base address
+    """
 
     selector = u16(0x0, "selector")
     attributes = u16(0x2, "descriptor bits 47:40 in bits 7:0, bits 55:52 in bits 11:8")
@@ -28,7 +36,41 @@ class SegmentRegister(Layout, size=16):
 
 
 class Vmsa(Layout, size=0x1000):
-    """A VMSA page; named are the fields that an initial page sets."""
+    """A VMSA page, 4096 bytes: register state of one vCPU of an SEV-ES or SEV-SNP guest.
+
+    Named are the fields that an initial page sets; what lies between them (``other_...``) is kept as it is (AMD64
+    Architecture Programmer's Manual, volume 2). Integers are little-endian. Offset, size in bytes, field:
+
+        0x000 16  es            data segment
+        0x010 16  cs            code segment
+        0x020 16  ss            stack segment
+        0x030 16  ds            data segment
+        0x040 16  fs            data segment
+        0x050 16  gs            data segment
+        0x060 16  gdtr          global descriptor table
+        0x070 16  ldtr          local descriptor table
+        0x080 16  idtr          interrupt descriptor table
+        0x090 16  tr            task register
+        0x0D0  8  efer          EFER; KVM sets SVME
+        0x148  8  cr4           CR4; KVM sets MCE
+        0x150  8  cr3           CR3
+        0x158  8  cr0           CR0
+        0x160  8  dr7           DR7
+        0x168  8  dr6           DR6
+        0x170  8  rflags        RFLAGS
+        0x178  8  rip           instruction pointer
+        0x1D8  8  rsp           RSP
+        0x268  8  g_pat         page attribute table
+        0x2F0  8  tsc_scale     GUEST_TSC_SCALE; SNP measures it as zero
+        0x2F8  8  tsc_offset    GUEST_TSC_OFFSET; SNP measures it as zero
+        0x310  8  rdx           RDX; at reset the processor's signature, as CPUID Fn0000_0001 EAX
+        0x328  8  rbp           RBP
+        0x330  8  rsi           RSI
+        0x3B0  8  sev_features  SEV_FEATURES
+        0x3E8  8  xcr0          XCR0
+        0x408  4  mxcsr         MXCSR
+        0x410  2  x87_fcw       x87 control word
+    """
 
     es = nested(0x000, SegmentRegister, "data segment")
     cs = nested(0x010, SegmentRegister, "code segment")
@@ -246,8 +288,10 @@ _AT_RESET = {"efer": 0x1000, "cr4": 0x40, "dr7": 0x400, "dr6": 0xFFFF0FF0, "rfla
 
 
 def build_svsm_vmsa(entry: int, *, vcpu_sig: int, fpu: str = "init2") -> bytes:
-    """The initial page (4096 bytes) of every vCPU of a guest that starts in Coconut SVSM at ``entry``: 32-bit protected
-    mode. ``InputError`` for values that do not fit."""
+    """The initial page (4096 bytes) of every vCPU of a guest that starts in Coconut SVSM at ``entry``.
+
+    32-bit protected mode. ``InputError`` for values that do not fit.
+    """
     if fpu not in FPU:
         raise InputError("fpu", "one of " + ", ".join(FPU), fpu)
     data = SegmentRegister(selector=0x10, attributes=0xC93, limit=0xFFFFFFFF)

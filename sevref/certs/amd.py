@@ -24,7 +24,10 @@ _LARGEST = 1600
 
 
 class AmdSignedPart(Layout):
-    """What the signature of an AMD certificate covers: everything before it, 576 or 1088 bytes."""
+    """What the signature of an AMD certificate covers: everything before it.
+
+    576 bytes of a 2048-bit certificate, 1088 of a 4096-bit one, 832 where exponent and modulus differ in size.
+    """
 
     version = u32(0x00, "format version, 1")
     key_id = raw(0x04, 16, "identifier of the key in this certificate: opaque bytes, not derived from the key")
@@ -41,7 +44,22 @@ _SIGNED_FIELDS = AmdSignedPart.fields
 
 
 class AmdCertificate(AmdSignedPart):
-    """AMD certificate, 64 + E + 2M bytes with E = PUBEXP_SIZE/8 and M = MODULUS_SIZE/8."""
+    """AMD certificate (ARK or ASK), 64 + E + 2M bytes with E = PUBEXP_SIZE/8 and M = MODULUS_SIZE/8.
+
+    832 bytes for 2048 bits (Naples), 1600 for 4096 bits (SEV API 55766, appendix "AMD certificate format"). Integers,
+    the signature too, are little-endian. Offset, size in bytes, field:
+
+        0x00       4  version        format version, 1
+        0x04      16  key_id         identifier of the key in this certificate: opaque bytes, not derived from the key
+        0x14      16  certifying_id  KEY_ID of the key that signed this certificate; its own in an ARK
+        0x24       4  key_usage      0x00 ARK, 0x13 ASK
+        0x28      16  reserved       zero in all real certificates; signed, never compared with zero
+        0x38       4  pubexp_size    bits of the exponent's field: 2048 or 4096
+        0x3C       4  modulus_size   bits of the modulus: 2048 or 4096
+        0x40       E  pubexp         public exponent, zero padded (65537 in every real one)
+        0x40+E     M  modulus        modulus
+        0x40+E+M   M  signature      RSASSA-PSS signature by the key CERTIFYING_ID
+    """
 
     signature = integer(AFTER, lambda cert: cert.modulus_size // 8, "RSASSA-PSS signature by the key CERTIFYING_ID")
 
@@ -56,6 +74,7 @@ class AmdCertificate(AmdSignedPart):
 
     @property
     def public(self) -> RsaPublic:
+        """The key as numbers; ``bits`` is MODULUS_SIZE as it is stated."""
         return RsaPublic(self.modulus, self.pubexp, self.modulus_size)
 
     @property
@@ -64,7 +83,10 @@ class AmdCertificate(AmdSignedPart):
         return hashlib.sha256(self.pack()).hexdigest()
 
     def root_hash(self, generation: Generation) -> bytes:
-        """Hash of the signed bytes with the generation's hash: what a chip holds of its ARK."""
+        """Hash of the signed bytes with the generation's hash: what a chip holds of its ARK.
+
+        32 bytes (SHA-256, Naples) or 48 (SHA-384).
+        """
         return hashlib.new(generation.amd_hash, self.signed_bytes()).digest()
 
     def signing_key(self, generation: Generation) -> SigningKey:
@@ -73,11 +95,10 @@ class AmdCertificate(AmdSignedPart):
 
     @classmethod
     def parse_prefix(cls, data: bytes, where: str = "") -> AmdCertificate:
-        """The certificate at the beginning of ``data`` as the firmware reads it out of a chain buffer:
-        whatever its size fields say, bytes behind the end of ``data`` read as zero and bytes left over are
-        not looked at.
+        """The certificate at the beginning of ``data``, as the firmware reads it out of a chain buffer.
 
-        ``InputError`` if the fixed part is incomplete or the stated size exceeds 1600 bytes.
+        Whatever its size fields say, bytes behind the end of ``data`` read as zero and bytes left over are not looked
+        at. ``InputError`` if the fixed part (64 bytes) is incomplete or the stated size exceeds 1600 bytes.
         """
         if len(data) < _FIXED:
             raise InputError(f"{where}: AMD certificate" if where else "AMD certificate", "64 bytes or more", len(data))
@@ -92,14 +113,15 @@ class AmdCertificate(AmdSignedPart):
 
 
 def stated_sizes(data: bytes) -> tuple[int, int]:
-    """PUBEXP_SIZE and MODULUS_SIZE, in bits, of the AMD certificate at the beginning of ``data`` (64 bytes or
-    more).
+    """PUBEXP_SIZE and MODULUS_SIZE, in bits, of the AMD certificate at the beginning of ``data``.
+
+    ``data`` holds at least its first 64 bytes.
     """
     return int.from_bytes(data[0x38:0x3C], "little"), int.from_bytes(data[0x3C:0x40], "little")
 
 
 def stated_size(data: bytes) -> int:
-    """Bytes that the certificate at the beginning of ``data`` says it has."""
+    """Bytes that the certificate at the beginning of ``data`` (64 bytes or more) says it has."""
     exponent, modulus = stated_sizes(data)
     return _FIXED + exponent // 8 + 2 * (modulus // 8)
 
@@ -107,9 +129,9 @@ def stated_size(data: bytes) -> int:
 def read_amd_chain(data: bytes) -> tuple[AmdCertificate, AmdCertificate]:
     """ASK and ARK out of the AMD certificate buffer of SEND_START, in the firmware's order of checks.
 
-    ``SevError`` INVALID_LENGTH if the length is not one of 1664, 2688, 2176, 3200; INVALID_CERTIFICATE if a
-    certificate's sizes do not fit 1600 bytes, or the ARK does not end within the buffer. The ARK is looked for
-    behind the size that the *ASK* states; bytes behind the ARK are not looked at (SEV API 55766, SEND_START).
+    ``SevError`` INVALID_LENGTH if the length is not one of 1664, 2176, 2688, 3200 bytes; INVALID_CERTIFICATE if a
+    certificate's sizes do not fit 1600 bytes, or the ARK does not end within the buffer. The ARK is looked for behind
+    the size that the *ASK* states; bytes behind the ARK are not looked at (SEV API 55766, "SEND_START").
     """
     if len(data) not in AMD_CHAIN_LENGTHS:
         raise SevError(Status.INVALID_LENGTH, f"AMD_CERTS_LEN is {len(data)}, not 1664, 2688, 2176 or 3200")

@@ -41,7 +41,11 @@ _UNSIGNED_CEK = (
 
 
 class Check(NamedTuple):
-    """One check: of which certificate, against whose key ("" where no key plays a part), what, and the answer."""
+    """One check of ``verify_chain``: of which certificate, against whose key, what, and the answer.
+
+    ``issuer`` is "" where no key plays a part; ``status`` is SUCCESS, or what the firmware's rule answers; ``detail``
+    says in words what was found or would have been needed.
+    """
 
     subject: str
     issuer: str
@@ -53,7 +57,11 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class ChainResult:
-    """``generation`` is that of the ARK's KEY_ID, None if unknown; ``root`` is "amd", "custom" or "unknown"."""
+    """Verdict on a chain: every check that was made, in order, and what else was noticed.
+
+    ``generation`` is that of the ARK's KEY_ID, None if unknown; ``root`` is "amd", "custom" or "unknown". ``warnings``
+    do not change the verdict; ``ignored`` names files that were not used.
+    """
 
     checks: list[Check]
     generation: str | None
@@ -68,17 +76,27 @@ class ChainResult:
 
     @property
     def failures(self) -> list[Check]:
+        """The checks that failed, in order."""
         return [check for check in self.checks if not check.ok]
 
 
 def verify_chain(chain: Chain, roots: str | Roots | Iterable[Roots] = "amd", strict: bool = False) -> ChainResult:
     """Verify a chain down to the PDH against pinned roots: "amd" (all generations), one, or several.
 
-    A missing ARK or ASK is completed from the roots, by the generation whose ASK verifies the CEK. Nothing is
-    raised for an invalid chain: each failing check says what failed, with the status that the firmware's rule
-    has, and what would have been needed. ``strict`` also refuses what the firmware never looks at: nonzero
-    reserved bytes and unused slots, signatures that do not belong there, PSS salts of another length than the
-    hash's.
+    A missing ARK or ASK is completed from the roots, by the generation whose ASK verifies the CEK. Nothing is raised
+    for an invalid chain: each failing check says what failed, with the status that the firmware's rule has, and what
+    would have been needed. ``strict`` also refuses what the firmware never looks at: nonzero reserved bytes and unused
+    slots, signatures that do not belong there, PSS salts of another length than the hash's. ``InputError`` for roots
+    that are none.
+
+        >>> from sevref import Hypervisor, Machine, Platform, SimulatedAmd, verify_chain
+        >>> machine, amd = Machine("milan", seed=b"docs"), SimulatedAmd("milan")
+        >>> amd.enrol(machine)
+        >>> host = Hypervisor(Platform(machine))
+        >>> host.boot()
+        >>> result = verify_chain(host.certificates(amd), roots=machine.amd)
+        >>> result.valid, result.generation, result.root
+        (True, 'milan', 'custom')
     """
     return _Verifier(chain, _candidates(roots), strict).run()
 
@@ -94,8 +112,10 @@ def _candidates(roots: str | Roots | Iterable[Roots]) -> tuple[Roots, ...]:
 
 
 def choose_root(chain: Chain, roots: tuple[Roots, ...]) -> Roots | None:
-    """The root that the chain should end in: by the ARK's pinned hash or else its KEY_ID; without an ARK by the ASK;
-    without both by the CEK's signature. None if nothing says which."""
+    """The root that the chain should end in, or None if nothing says which.
+
+    By the ARK's pinned hash or else its KEY_ID; without an ARK by the ASK; without both by the CEK's signature.
+    """
     if (ark := chain.ark) is not None:
         same = [root for root in roots if root.ark.key_id == ark.key_id]
         pinned = [root for root in same if ark.root_hash(root.generation) == root.root_hash]

@@ -44,8 +44,14 @@ _KINDS = "2084 bytes (SEV certificate), 832 or 1600 bytes (AMD certificate) or a
 def parse_certificate(data: bytes, where: str = "certificate") -> Certificate:
     """One certificate: any 2084 bytes are a SEV certificate, 832 or 1600 bytes (mixed sizes 1088, 1344) an AMD one.
 
-    ``pack()`` gives the same bytes, except for the Naples ARK without signature, which is completed.
-    ``InputError`` names the length, or the size field of an AMD certificate, that does not fit.
+    ``pack()`` gives the same bytes, except for the Naples ARK without signature, which is completed. ``InputError``
+    names the length, or the size field of an AMD certificate, that does not fit; ``where`` starts its message. No
+    signature is checked.
+
+        >>> from sevref import amd_roots, parse_certificate
+        >>> ark = amd_roots("milan").ark.pack()
+        >>> len(ark), parse_certificate(ark).pack() == ark
+        (1600, True)
     """
     if len(data) == CERT_SIZE:
         return SevCertificate.parse(data)
@@ -134,8 +140,11 @@ def _by_position(data: bytes, where: str) -> list[tuple[str, Certificate]] | Non
 
 
 def split(data: bytes, where: str) -> list[tuple[str, Certificate]]:
-    """Every certificate in ``data`` with its place: by what each says of itself; if two claim one place, or one says
-    nothing sensible, by position where the size is a known one. ``InputError`` if neither works."""
+    """Every certificate in the concatenation ``data`` with its place: "ark", "ask", "cek", "oca", "pek" or "pdh".
+
+    By what each says of itself; if two claim one place, or one says nothing sensible, by position where the size is a
+    known one. ``InputError`` if neither works.
+    """
     certs = _sequence(data)
     if certs:
         claimed = [(place, cert) for cert in certs if (place := _place_of(cert))]
@@ -175,9 +184,10 @@ def decoded(data: bytes, where: str) -> bytes:
 class Chain:
     """The certificates of one platform, each of them possibly absent.
 
-    ``exported_cek`` is the unsigned CEK that the firmware exported, where ``cek`` is the signed one that
-    replaced it: their keys must be equal. ``sources`` says where each certificate came from, ``ignored``
-    which files were not used, ``notes`` what else deserves saying.
+    ARK, ASK: AMD format; CEK, OCA, PEK, PDH: SEV format, 2084 bytes. ``exported_cek`` is the unsigned CEK that the
+    firmware exported, where ``cek`` is the signed one that replaced it: their keys must be equal. ``sources`` says
+    where each certificate came from, ``ignored`` which files were not used, ``notes`` what else deserves saying.
+    Nothing is verified: see ``verify_chain``.
     """
 
     ark: AmdCertificate | None = None
@@ -221,9 +231,19 @@ def load_chain(
     """The chain in files, folders, or both. The keywords name the file for one place and win over the rest.
 
     A file called ``ark.cert``, ``ask.cert``, ``cek.cert``, ``oca.cert``, ``pek.cert`` or ``pdh.cert`` is that
-    certificate; in a folder that has such files all others are ignored. Any other file is taken by its
-    content. ``InputError`` for a file that holds no certificate, and for two candidates for one place, naming
-    both. An unsigned CEK in a chain buffer gives way to a signed one.
+    certificate; in a folder that has such files all others are ignored. Any other file is taken by its content: one
+    certificate or a concatenation, or the base64 text of one. ``InputError`` for a file that cannot be read or holds no
+    certificate, and for two candidates for one place, naming both. An unsigned CEK in a chain buffer gives way to a
+    signed one.
+
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from sevref import amd_roots, load_chain
+        >>> with TemporaryDirectory() as folder:
+        ...     size = Path(folder, "ark.cert").write_bytes(amd_roots("milan").ark.pack())
+        ...     chain = load_chain(folder)
+        >>> [place for place, certificate in chain.items()]
+        ['ark']
     """
     chain = Chain()
     for path in [paths] if isinstance(paths, str | PathLike) else paths:

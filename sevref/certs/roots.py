@@ -24,7 +24,8 @@ from sevref.resources import read_json
 class Roots:
     """A pinned root: the ARK is trusted because its hash is ``root_hash``, the ASK because the ARK signed it.
 
-    ``name`` is "amd" for AMD's own, "custom" for any other.
+    ``root_hash`` covers the signed bytes of the ARK, 32 bytes (Naples) or 48. ``name`` is "amd" for AMD's own, "custom"
+    for any other.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Roots:
 
     @classmethod
     def pin(cls, ark: AmdCertificate, ask: AmdCertificate, generation: Generation, name: str = "custom") -> Roots:
-        """Trust ``ark`` from now on."""
+        """Trust ``ark`` from now on: its own hash becomes the pinned one. Nothing is verified."""
         return cls(name, generation, ark, ask, ark.root_hash(generation))
 
 
@@ -65,7 +66,14 @@ def _test_data() -> dict[str, Any]:
 
 @cache
 def amd_roots(generation_name: str) -> Roots:
-    """AMD's published root of ``naples``, ``rome``, ``milan``, ``genoa`` or ``turin``."""
+    """AMD's published root of ``naples``, ``rome``, ``milan``, ``genoa`` or ``turin`` (any case).
+
+    ``InputError`` for another name.
+
+        >>> from sevref import amd_roots
+        >>> amd_roots("genoa").root_hash.hex()[:16], len(amd_roots("genoa").root_hash)
+        ('b66e16ff0ebeed57', 48)
+    """
     generation = generation_by_name(generation_name)
     entry = _amd_data()[generation.name]
     ark, ask = _certificate(entry["ark"]), _certificate(entry["ask"])
@@ -107,8 +115,9 @@ def simulated_certificate(generation_name: str, usage: Usage, signature: int = 0
 
 
 def simulated_signature(generation_name: str, usage: Usage) -> int:
-    """What ``test_amd_keys.json`` ships: the simulated ARK's signature of its ARK or ASK, salt from a fixed
-    stream.
+    """What ``test_amd_keys.json`` ships: the simulated ARK's signature of its ARK or ASK.
+
+    The salt comes from a fixed stream; the signature as an integer.
     """
     generation = generation_by_name(generation_name)
     size = 48 if generation.amd_hash == "sha384" else 32
@@ -119,7 +128,10 @@ def simulated_signature(generation_name: str, usage: Usage) -> int:
 
 @cache
 def simulated_roots(generation_name: str) -> Roots:
-    """The simulated AMD's root of a generation: TEST keys, trusted by nobody who does not say so."""
+    """The simulated AMD's root of a generation: TEST keys, trusted by nobody who does not say so.
+
+    ``InputError`` for an unknown generation.
+    """
     generation = generation_by_name(generation_name)
     shipped = _test_data()["signatures"][generation.name]
     ark = simulated_certificate(generation_name, Usage.ARK, int(shipped["ark"], 16))

@@ -6,8 +6,7 @@ covers exactly the body; the slots do not cover each other, so adding or removin
 disturb the other.
 
 A slot is *empty* if its usage is 0x1000 and its algorithm 0. A slot that is all zero is not empty: it claims
-to be made by an ARK (usage 0) with no algorithm, and the whole certificate fails with BAD_SIGNATURE.
-"""
+to be made by an ARK (usage 0) with no algorithm, and the whole certificate fails with BAD_SIGNATURE."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ SLOT_SIZE = 0x208  #: bytes of one signature slot
 
 
 class Usage(IntEnum):
-    """What a key is for: PUBKEY_USAGE, and in a slot the usage of the key that signed."""
+    """What a key is for: PUBKEY_USAGE, and in a slot the usage of the key that signed (4 bytes)."""
 
     ARK = 0x0000
     ASK = 0x0013
@@ -39,7 +38,7 @@ class Usage(IntEnum):
 
 
 class Algo(IntEnum):
-    """Algorithm of a key or of a signature; 0x1xx means SHA-384, 0x00x SHA-256."""
+    """Algorithm of a key or of a signature (4 bytes); 0x1xx means SHA-384, 0x00x SHA-256."""
 
     INVALID = 0x000
     RSA_SHA256 = 0x001
@@ -88,11 +87,10 @@ def _rsa_bytes(key: RsaKey) -> int:
 
 
 class RsaKey(Layout):
-    """RSA public key of a SEV certificate, 1028 bytes (SEV API 55766, "RSA public key").
+    """RSA public key of a SEV certificate, 1028 bytes (SEV API 55766, appendix "SEV certificate format").
 
-    Only the first MODULUS_SIZE/8 bytes of the two 512-byte fields count; the rest is filler that nothing
-    reads.
-    """
+    Only the first MODULUS_SIZE/8 bytes of the two 512-byte fields count, little-endian; the rest is filler that nothing
+    reads."""
 
     modulus_size = u32(0x000, "bits of the modulus, at most 4096")
     pubexp = integer(0x004, _rsa_bytes, "public exponent; MODULUS_SIZE/8 bytes of it are read")
@@ -117,15 +115,21 @@ class RsaKey(Layout):
 
     @property
     def public(self) -> RsaPublic:
+        """The key as numbers; ``bits`` is MODULUS_SIZE as it is stated."""
         return RsaPublic(self.modulus, self.pubexp, self.modulus_size)
 
 
 class EcKey(Layout, size=0x404):
-    """EC public key of a SEV certificate, for ECDSA and ECDH alike, 1028 bytes (SEV API 55766, "ECC public
-    key").
+    """EC public key of a SEV certificate, for ECDSA and ECDH alike, 1028 bytes.
 
-    A coordinate fills 72 bytes, of which 48 count: read as one little-endian integer, nonzero padding makes
-    it too large for the field and the key invalid.
+    A coordinate fills 72 bytes, of which 48 count: read as one little-endian integer, nonzero padding makes it too
+    large for the field and the key invalid (SEV API 55766, appendix "SEV certificate format"). Offset, size in bytes,
+    field:
+
+        0x000   4  curve   curve: 2 is P-384, the only one accepted
+        0x004  72  qx      X coordinate: 48 significant bytes, then 24 zero bytes
+        0x04C  72  qy      Y coordinate: 48 significant bytes, then 24 zero bytes
+        0x094 880  filler  rest of the union, zero; no rule reads it, the signatures cover it
     """
 
     curve = u32(0x000, "curve: 2 is P-384, the only one accepted", names=Curve)
@@ -135,19 +139,27 @@ class EcKey(Layout, size=0x404):
 
     @property
     def point(self) -> Point:
+        """The coordinates as integers, whether or not they are a point of the curve."""
         return Point(self.qx, self.qy)
 
 
 class RsaSignature(Layout, size=0x200):
-    """RSASSA-PSS signature in a slot, 512 bytes: the integer that PKCS#1 writes big-endian, here
-    little-endian.
-    """
+    """RSASSA-PSS signature in a slot, 512 bytes.
+
+    The integer that PKCS#1 writes big-endian, here little-endian."""
 
     value = integer(0x00, 512, "the first (signer's MODULUS_SIZE)/8 bytes count, the rest is zero and never read")
 
 
 class EcdsaSignature(Layout, size=0x200):
-    """ECDSA signature in a slot, 512 bytes. All 72 bytes of r and s take part in the range check."""
+    """ECDSA signature in a slot, 512 bytes.
+
+    All 72 bytes of r and s, little-endian, take part in the range check. Offset, size in bytes, field:
+
+        0x000  72  r       r: 48 significant bytes, then 24 zero bytes
+        0x048  72  s       s: 48 significant bytes, then 24 zero bytes
+        0x090 368  filler  rest of the slot, zero; no rule reads it, no signature covers it
+    """
 
     r = integer(0x00, 72, "r: 48 significant bytes, then 24 zero bytes")
     s = integer(0x48, 72, "s: 48 significant bytes, then 24 zero bytes")
@@ -167,7 +179,14 @@ def _signature_layout(algo: int) -> type[Layout] | None:
 
 
 class SignatureSlot(Layout, size=SLOT_SIZE):
-    """One signature with the usage and algorithm of the key that made it, 520 bytes (0x414 and 0x61C)."""
+    """One signature with the usage and algorithm of the key that made it, 520 bytes.
+
+    A certificate has two, at 0x414 and 0x61C. Offset, size in bytes, field:
+
+        0x000   4  usage      usage of the key that made this signature; 0x1000 = no signature
+        0x004   4  algo       its algorithm; 0 = no signature
+        0x008 512  signature  the signature, by algorithm
+    """
 
     usage = u32(0x000, "usage of the key that made this signature; 0x1000 = no signature", names=Usage)
     algo = u32(0x004, "its algorithm; 0 = no signature", names=Algo)
@@ -200,7 +219,18 @@ class SigningKey:
 
 
 class CertificateBody(Layout, size=BODY_SIZE):
-    """What every signature of a SEV certificate covers: its first 1044 bytes."""
+    """What every signature of a SEV certificate covers: its first 1044 bytes.
+
+    Offset, size in bytes, field:
+
+        0x000    4  version       format version, 1
+        0x004    1  api_major     API version of the firmware that made the certificate, major part
+        0x005    1  api_minor     API version of the firmware that made the certificate, minor part
+        0x006    2  reserved      reserved, zero
+        0x008    4  pubkey_usage  what the key in this certificate is for
+        0x00C    4  pubkey_algo   algorithm of the key in this certificate
+        0x010 1028  pubkey        the public key, by algorithm
+    """
 
     version = u32(0x000, "format version, 1")
     api_major = u8(0x004, "API version of the firmware that made the certificate, major part")
@@ -215,7 +245,26 @@ _BODY_FIELDS = CertificateBody.fields
 
 
 class SevCertificate(CertificateBody, size=CERT_SIZE):
-    """SEV certificate v1, 2084 bytes (SEV API 55766, appendix "SEV certificate format")."""
+    """SEV certificate v1, 2084 bytes: CEK, OCA, PEK, PDH or GODH.
+
+    SEV API 55766, appendix "SEV certificate format". Integers are little-endian. Offset, size in bytes, field:
+
+        0x000    4  version       format version, 1
+        0x004    1  api_major     API version of the firmware that made the certificate, major part
+        0x005    1  api_minor     API version of the firmware that made the certificate, minor part
+        0x006    2  reserved      reserved, zero
+        0x008    4  pubkey_usage  what the key in this certificate is for
+        0x00C    4  pubkey_algo   algorithm of the key in this certificate
+        0x010 1028  pubkey        the public key, by algorithm
+        0x414    4  sig1_usage    slot 1: usage of the key that made signature 1; 0x1000 = empty
+        0x418    4  sig1_algo     slot 1: algorithm of signature 1; 0 = empty
+        0x41C  512  sig1          signature 1 over the body
+        0x61C    4  sig2_usage    slot 2: usage of the key that made signature 2; 0x1000 = empty
+        0x620    4  sig2_algo     slot 2: algorithm of signature 2; 0 = empty
+        0x624  512  sig2          signature 2 over the body
+
+    ``parse`` takes any 2084 bytes (``InputError`` for another size) and checks nothing else; ``sevref.certs.validate``
+    does."""
 
     sig1_usage = u32(0x414, "slot 1: usage of the key that made signature 1; 0x1000 = empty", names=Usage)
     sig1_algo = u32(0x418, "slot 1: algorithm of signature 1; 0 = empty", names=Algo)
@@ -255,7 +304,9 @@ class SevCertificate(CertificateBody, size=CERT_SIZE):
 
 
 def new_certificate(usage: int, algo: int, public: Point | RsaPublic, api: tuple[int, int]) -> SevCertificate:
-    """Fresh, unsigned certificate: version 1, the API version of its maker, the key, both slots empty."""
+    """Fresh, unsigned certificate: version 1, the API version of its maker, the key, both slots empty.
+
+    ``api`` is (major, minor). ``InputError`` if the key is not of the algorithm's kind."""
     if isinstance(public, RsaPublic) != (algo in RSA_ALGOS):
         raise InputError("public key", f"a key for algorithm {algo_name(algo)}", type(public).__name__)
     key: Layout = (
@@ -282,7 +333,9 @@ def make_signature(
     nonce: Callable[[], int] | None = None,
     salt: bytes | None = None,
 ) -> SignatureSlot:
-    """A filled slot: the signature of ``cert``'s body by ``key``. See ``sign_certificate``."""
+    """A filled slot: the signature of ``cert``'s body by ``key``; arguments as in ``sign_certificate``.
+
+    ``InputError`` if the key is not of the algorithm's kind."""
     name = hash_name(algo)
     signature: Layout | None = None
     if isinstance(key, RsaPrivate) and algo in RSA_ALGOS:
@@ -300,8 +353,7 @@ def make_signature(
 def add_signature(cert: SevCertificate, slot: SignatureSlot | bytes) -> None:
     """Copy a whole 520-byte slot into the first free one (usage 0x1000), overwriting all 520 bytes.
 
-    ``SevError`` INVALID_CERTIFICATE if neither slot is free.
-    """
+    ``SevError`` INVALID_CERTIFICATE if neither slot is free."""
     if not isinstance(slot, SignatureSlot):
         slot = SignatureSlot.parse(slot)
     if cert.sig1_usage == Usage.INVALID:
@@ -323,10 +375,9 @@ def sign_certificate(
 ) -> None:
     """Sign the body with ``key`` and put the signature into the first free slot.
 
-    ``usage`` and ``algo`` are the signer's; ``nonce`` gives candidates for an ECDSA k (default RFC 6979),
-    ``salt`` is the salt of an RSASSA-PSS signature (default: fresh, as long as the hash). ``SevError``
-    INVALID_CERTIFICATE if neither slot is free.
-    """
+    ``usage`` and ``algo`` are the signer's; ``nonce`` gives candidates for an ECDSA k (default RFC 6979), ``salt`` is
+    the salt of an RSASSA-PSS signature (default: fresh, as long as the hash). ``SevError`` INVALID_CERTIFICATE if
+    neither slot is free, ``InputError`` if the key is not of the algorithm's kind."""
     add_signature(cert, make_signature(cert, key, usage, algo, nonce=nonce, salt=salt))
 
 
@@ -338,9 +389,7 @@ def empty_slot() -> SignatureSlot:
 def certificate_problems(cert: SevCertificate, signers: Mapping[int, SigningKey | None]) -> list[str]:
     """Bytes that no signature covers or no rule reads and that are not as they should be, in words.
 
-    ``signers`` are the usages of the keys that may have signed this certificate, with the key where it is
-    known.
-    """
+    ``signers`` are the usages of the keys that may have signed this certificate, with the key where it is known."""
     found = []
     if any(cert.reserved):
         found.append("reserved bytes at 0x006 are not zero")

@@ -1,14 +1,13 @@
 """The firmware's certificate checks, in its order, each with its status.
 
-Three procedures: ``validate`` is V of a SEV certificate under a signing key, ``check_peer`` the much weaker
-look at a peer's Diffie-Hellman certificate, ``validate_amd`` the check of an ARK or ASK (SEV API 55766,
-chapter "Certificates").
+Three procedures: ``validate`` is V of a SEV certificate under a signing key, ``check_peer`` the much weaker look at a
+peer's Diffie-Hellman certificate, ``validate_amd`` the check of an ARK or ASK (SEV API 55766, "PEK_CERT_IMPORT",
+"SEND_START").
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from sevref.certs.amd import AMD_SIZES, AmdCertificate
 from sevref.certs.roots import Roots
@@ -42,11 +41,11 @@ SIGNERS: dict[int, tuple[int, ...]] = {
 }
 
 
-def key_problem(usage: int, algo: int, pubkey: Any) -> str | None:
-    """Rule K, public key validity: what is wrong with a key, or None.
+def key_problem(usage: int, algo: int, pubkey: RsaKey | EcKey | bytes) -> str | None:
+    """Rule K, public key validity: what is wrong with a key, in words, or None.
 
-    RSA keys of any size up to 4096 bits pass, whatever their numbers; an EC key must be a point of P-384 with
-    both coordinates below the field prime (all 72 bytes count).
+    RSA keys of any size up to 4096 bits pass, whatever their numbers; an EC key must be a point of P-384 with both
+    coordinates below the field prime (all 72 bytes count).
     """
     if usage not in VALID_USAGES:
         return f"usage {usage_name(usage)} is not a key usage"
@@ -61,13 +60,13 @@ def key_problem(usage: int, algo: int, pubkey: Any) -> str | None:
 
 
 def validate(cert: SevCertificate, key: SigningKey, *, strict_salt: bool = False) -> None:
-    """V: check ``cert`` under the public key ``key`` of its signer (SEV API 55766, "Certificate validation").
+    """V: check ``cert`` under the public key ``key`` of its signer, or raise ``SevError`` of the first rule broken.
 
-    The order is the firmware's: signing key valid (INVALID_CERTIFICATE); then each slot: well formed
-    (BAD_SIGNATURE at once), belongs to the key, verifies; the *last* slot that belongs to the key decides
-    (BAD_SIGNATURE), and if none does, INVALID_CERTIFICATE. A key that cannot sign gives UNSUPPORTED (ECDH) or
-    INVALID_LENGTH (RSA below 8 bits) at once. Then version and own key, then the signer's usage
-    (INVALID_CERTIFICATE).
+    The order is the firmware's: signing key valid (INVALID_CERTIFICATE); then each slot: well formed (BAD_SIGNATURE at
+    once), belongs to the key, verifies; the *last* slot that belongs to the key decides (BAD_SIGNATURE), and if none
+    does, INVALID_CERTIFICATE. A key that cannot sign gives UNSUPPORTED (ECDH) or INVALID_LENGTH (RSA below 8 bits) at
+    once. Then version and own key, then the signer's usage (INVALID_CERTIFICATE). SEV API 55766, "PEK_CERT_IMPORT",
+    "SEND_START".
 
     ``strict_salt`` refuses RSASSA-PSS salts of another length than the hash's; the firmware takes any.
     """
@@ -99,7 +98,10 @@ def validate(cert: SevCertificate, key: SigningKey, *, strict_salt: bool = False
 
 
 def require_sane(cert: SevCertificate) -> None:
-    """Version 1 and a valid public key; ``SevError`` INVALID_CERTIFICATE otherwise."""
+    """Check what every certificate must have: version 1 and a valid public key.
+
+    ``SevError`` INVALID_CERTIFICATE otherwise.
+    """
     if cert.version != 1:
         raise SevError(Status.INVALID_CERTIFICATE, f"VERSION is {cert.version}, not 1")
     if problem := key_problem(cert.pubkey_usage, cert.pubkey_algo, cert.pubkey):
@@ -138,8 +140,8 @@ def _at_infinity(body: bytes, r: int, public: Point, name: str) -> bool:
 def check_peer(cert: SevCertificate) -> None:
     """S: what LAUNCH_START, SEND_START and RECEIVE_START look at in a peer's Diffie-Hellman certificate.
 
-    Version 1, valid key, usage PDH, algorithm ECDH_SHA256 exactly: ``SevError`` INVALID_CERTIFICATE. No
-    signature, slot, reserved byte or API version is looked at: an unsigned certificate passes.
+    Version 1, valid key, usage PDH, algorithm ECDH_SHA256 exactly: ``SevError`` INVALID_CERTIFICATE. No signature,
+    slot, reserved byte or API version is looked at: an unsigned certificate passes.
     """
     require_sane(cert)
     if cert.pubkey_usage != Usage.PDH or cert.pubkey_algo != Algo.ECDH_SHA256:
@@ -159,12 +161,12 @@ def validate_amd(
     root: Roots | None = None,
     strict_salt: bool = False,
 ) -> None:
-    """Check an ARK (its own ``parent``) or an ASK, in the firmware's order (SEV API 55766, "AMD
-    certificates").
+    """Check an ARK (its own ``parent``) or an ASK, in the firmware's order (SEV API 55766, "SEND_START").
 
-    Sizes 2048 or 4096 (INVALID_CERTIFICATE), signature (BAD_SIGNATURE), version, usage, CERTIFYING_ID
-    (INVALID_CERTIFICATE); with ``root`` also the two checks of an ARK: the generation's KEY_ID and the root
-    hash (INVALID_CERTIFICATE). The signature comes before the fields: a changed version is a bad signature.
+    ``SevError``: sizes 2048 or 4096 (INVALID_CERTIFICATE), signature (BAD_SIGNATURE), version, usage, CERTIFYING_ID
+    (INVALID_CERTIFICATE); with ``root`` also the two checks of an ARK: the generation's KEY_ID and the root hash
+    (INVALID_CERTIFICATE). The signature comes before the fields: a changed version is a bad signature. ``strict_salt``
+    as in ``validate``.
     """
     for name, bits in ("MODULUS_SIZE", cert.modulus_size), ("PUBEXP_SIZE", cert.pubexp_size):
         if bits not in AMD_SIZES:
@@ -193,7 +195,10 @@ def validate_amd(
 
 
 def require_root_id(ark: AmdCertificate, root: Roots) -> None:
-    """KEY_ID is the one that the generation's firmware has built in; ``SevError`` INVALID_CERTIFICATE."""
+    """Check that KEY_ID is the one that the generation's firmware has built in.
+
+    ``SevError`` INVALID_CERTIFICATE otherwise.
+    """
     generation = root.generation
     if ark.key_id != generation.root_key_id:
         raise SevError(
@@ -203,7 +208,10 @@ def require_root_id(ark: AmdCertificate, root: Roots) -> None:
 
 
 def require_root_hash(ark: AmdCertificate, root: Roots) -> None:
-    """The hash of the signed bytes is the pinned (fused) one; ``SevError`` INVALID_CERTIFICATE."""
+    """Check that the hash of the signed bytes is the pinned (fused) one.
+
+    ``SevError`` INVALID_CERTIFICATE otherwise.
+    """
     found = ark.root_hash(root.generation)
     if found != root.root_hash:
         raise SevError(

@@ -1,4 +1,4 @@
-"""Binding guests to ASIDs, and ending them (SEV API 55766, "Guest management")."""
+"""Binding guests to ASIDs, and ending them (SEV API 55766, "ACTIVATE", "DECOMMISSION")."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ MAX_IDS = 1024
 
 @command(0x20)
 def decommission(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
+    """DECOMMISSION (0x20): the context is erased, its VMSA slots are free again."""
     sp.require_platform_state()  # row 1
     guest = sp.guest(buf.handle)  # row 2
     require(guest.asid == 0, Status.ACTIVE, f"guest {guest.handle} is still bound to ASID {guest.asid}")  # row 3
@@ -27,6 +28,7 @@ def decommission(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
 
 @command(0x21)
 def activate(sp: SecureProcessor, buf: b.ActivateBuffer) -> None:
+    """ACTIVATE (0x21): the guest's key into the slot of a clean ASID, on every CCX."""
     sp.require_platform_state()  # row 1
     guest = sp.guest(buf.handle)  # row 2
     asid = buf.asid
@@ -54,6 +56,7 @@ def require_clean_and_fitting(sp: SecureProcessor, guest: Guest, asid: int) -> N
 
 @command(0x25)
 def activate_ex(sp: SecureProcessor, buf: b.ActivateExBuffer) -> None:
+    """ACTIVATE_EX (0x25): the same on the CCXs of the listed cores, or some more for a bound guest."""
     sp.require_platform_state()  # row 1
     require(buf.length == buf.SIZE, Status.INVALID_PARAM, f"LENGTH must be {buf.SIZE}, found {buf.length}")  # row 2
     guest = sp.guest(buf.handle)  # row 3
@@ -87,6 +90,7 @@ def activate_ex(sp: SecureProcessor, buf: b.ActivateExBuffer) -> None:
 
 @command(0x22)
 def deactivate(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
+    """DEACTIVATE (0x22): the ASID is free, and dirty if the guest could run."""
     sp.require_platform_state()  # row 1
     guest = sp.guest(buf.handle)  # row 2
     sp.require_bound(guest)  # row 3
@@ -95,6 +99,7 @@ def deactivate(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
 
 @command(0x23)
 def guest_status(sp: SecureProcessor, buf: b.GuestStatusBuffer) -> None:
+    """GUEST_STATUS (0x23): policy, ASID and state; UNINIT for a handle that names no guest."""
     sp.require_platform_state()  # row 1
     guest = sp.guests.get(buf.handle)
     if guest is None:  # no error: the state says so

@@ -1,6 +1,6 @@
-"""Which system physical addresses the firmware touches (SEV API 55766, "Address checks").
+"""Which system physical addresses the firmware touches.
 
-The order is the specification's: first hit wins.
+The order is that of AMD's published firmware: first hit wins.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ def _overlaps(start: int, end: int, ranges: Iterable[tuple[int, int] | None]) ->
 
 
 def check_range(sp: SecureProcessor, address: int, size: int, what: str, *, copies: bool = True) -> None:
-    """Check the range [address, address + size - 1] of the field ``what``; ``copies`` is False where the firmware
-    only tests a range (TMR, NV buffer, queue pages).
+    """Check the range [address, address + size - 1] of the field ``what``; the first rule broken decides.
 
-    INVALID_LENGTH for no bytes at all, INVALID_PARAM for a copy over more than two 64 MiB windows, INVALID_ADDRESS for
-    forbidden memory; outside DRAM what the profile says.
+    ``copies`` is False where the firmware only tests a range (TMR, NV buffer, queue pages). ``SevError`` INVALID_LENGTH
+    for no bytes at all, INVALID_PARAM for a copy over more than two 64 MiB windows, INVALID_ADDRESS for forbidden
+    memory; outside DRAM what the profile says (INVALID_ADDRESS, under GENOA_1_55_25 INVALID_CONFIG).
     """
     machine, map_ = sp.machine, sp.machine.map
     shown = f"{what} 0x{address:X} for {size} bytes"

@@ -1,4 +1,4 @@
-"""Bookkeeping of ASIDs: which are safe to give a new key (SEV API 55766, "ASID and flush rules").
+"""Bookkeeping of ASIDs: which are safe to give a new key (SEV API 55766, "ACTIVATE", "DF_FLUSH").
 
 A cache line carries the ASID, not the key, so an ASID must not get a new key while a cache may hold lines of its old
 guest. Per ASID and core complex (CCX) the state is one of four; WBINVD on every core and then DF_FLUSH turn dirty
@@ -39,9 +39,11 @@ class AsidTable:
 
     @property
     def all_ccxs(self) -> frozenset[int]:
+        """Every core complex of the machine."""
         return frozenset(range(self.machine.ccxs))
 
     def states(self, asid: int) -> set[Use]:
+        """The states that ``asid`` has on the machine's core complexes."""
         return {row[asid] for row in self.use}
 
     def reset(self) -> None:
@@ -66,12 +68,12 @@ class AsidTable:
         return self.machine.wbinvd_done[ccx * per : (ccx + 1) * per]
 
     def require_in_range(self, asid: int) -> None:
-        """INVALID_ASID for 0 and above the machine's maximum."""
+        """``SevError`` INVALID_ASID for 0 and above the machine's maximum."""
         if not 1 <= asid <= self.machine.max_asid:
             raise SevError(Status.INVALID_ASID, f"ASID {asid}: must be 1 to {self.machine.max_asid}")
 
     def require_half(self, asid: int, es: bool) -> None:
-        """INVALID_ASID if an SEV-ES guest asks for a plain SEV ASID or the other way round."""
+        """``SevError`` INVALID_ASID if an SEV-ES guest asks for a plain SEV ASID or the other way round."""
         minimum = self.machine.min_sev_asid
         if es and asid >= minimum:
             raise SevError(Status.INVALID_ASID, f"ASID {asid}: SEV-ES guests have 1 to {minimum - 1}")

@@ -64,6 +64,7 @@ class Command:
 
     @property
     def size(self) -> int:
+        """Bytes of the command buffer as documented; 0 without one."""
         return self.buffer.SIZE if self.buffer else 0
 
 

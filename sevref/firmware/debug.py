@@ -1,4 +1,4 @@
-"""Debugging, copying and swapping guest memory (SEV API 55766, "Debugging", "COPY", "Page swapping")."""
+"""Debugging, copying and swapping guest memory (SEV API 55766, "DBG_DECRYPT", "COPY", "SWAP_OUT")."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def debuggable_guest(sp: SecureProcessor, buf: b.DebugBuffer) -> Guest:
 
 @command(0x60)
 def dbg_decrypt(sp: SecureProcessor, buf: b.DebugBuffer) -> None:
+    """DBG_DECRYPT (0x60): guest memory, decrypted, into host memory."""
     guest = debuggable_guest(sp, buf)
     for offset, size in chunks(sp, 0, buf.length):
         # No real firmware copies more than a chunk at once, so no range here is too long to be copied.
@@ -49,6 +50,7 @@ def dbg_decrypt(sp: SecureProcessor, buf: b.DebugBuffer) -> None:
 
 @command(0x61)
 def dbg_encrypt(sp: SecureProcessor, buf: b.DebugBuffer) -> None:
+    """DBG_ENCRYPT (0x61): host memory into guest memory, encrypted."""
     guest = debuggable_guest(sp, buf)
     for offset, size in chunks(sp, 0, buf.length):
         sp.check(buf.dst_paddr + offset, size, "DST_PADDR", copies=False)  # row 8
@@ -58,6 +60,7 @@ def dbg_encrypt(sp: SecureProcessor, buf: b.DebugBuffer) -> None:
 
 @command(0x24)
 def copy(sp: SecureProcessor, buf: b.CopyBuffer) -> None:
+    """COPY (0x24): guest pages, encrypted anew for another address."""
     sp.require_platform_state()  # row 1
     guest = sp.guest(buf.handle)  # row 2
     sp.require_bound(guest)  # row 3
@@ -80,7 +83,16 @@ def copy(sp: SecureProcessor, buf: b.CopyBuffer) -> None:
 
 
 class SwapMetadata(Layout, size=MDATA_LEN):
-    """Metadata entry of a swapped-out page; with AUTH_TAG zero it is the additional data of the encryption."""
+    """Metadata entry of a swapped-out page, 64 bytes; with AUTH_TAG zero it is the additional data of the encryption.
+
+    SEV API 55766, "SWAP_OUT". Integers are little-endian. Offset, size in bytes, field:
+
+        0x00  8  software_data  free for the hypervisor
+        0x08  8  iv             the guest's counter when the page was swapped out
+        0x10 16  auth_tag       AES-256-GCM tag
+        0x20 28  reserved_20    reserved, zero
+        0x3C  4  flags          bit 0: 2 MiB page; bits 2:1: page type
+    """
 
     software_data = u64(0x00, "free for the hypervisor")
     iv = u64(0x08, "the guest's counter when the page was swapped out")
@@ -90,11 +102,12 @@ class SwapMetadata(Layout, size=MDATA_LEN):
 
     @property
     def nonce(self) -> bytes:
-        """96-bit nonce: the counter, little-endian, and four zero bytes."""
+        """96-bit nonce of AES-256-GCM: the counter, 8 bytes little-endian, and four zero bytes."""
         return self.iv.to_bytes(8, "little") + bytes(4)
 
     @property
     def associated_data(self) -> bytes:
+        """The 64 bytes with AUTH_TAG zero, which AES-256-GCM authenticates with the page."""
         return self.replace(auth_tag=bytes(16)).pack()
 
 
@@ -132,6 +145,7 @@ def require_swap_ranges(sp: SecureProcessor, buf: b.SwapOutBuffer | b.SwapInBuff
 
 @command(0x70)
 def swap_out(sp: SecureProcessor, buf: b.SwapOutBuffer) -> None:
+    """SWAP_OUT (0x70): a guest page under AES-256-GCM with the OEK, and its metadata entry."""
     large = bool(buf.flags & LARGE)
     size = require_swap_ranges(sp, buf, PAGE_2M if large else PAGE_4K)
     kind = page_type(buf.flags)
@@ -154,6 +168,7 @@ def swap_out(sp: SecureProcessor, buf: b.SwapOutBuffer) -> None:
 
 @command(0x71)
 def swap_in(sp: SecureProcessor, buf: b.SwapInBuffer) -> None:
+    """SWAP_IN (0x71): a swapped-out page, if its tag verifies, into guest memory."""
     size = require_swap_ranges(sp, buf, PAGE_4K)
     entry = SwapMetadata.parse(sp.read(buf.mdata_paddr, MDATA_LEN, "MDATA_PADDR"))  # row 4
     same = (buf.flags ^ entry.flags) & 7 == 0

@@ -80,8 +80,11 @@ class LaunchDigest:
         return b"".join(word.to_bytes(4, "big") for word in words)
 
     def finalise_in_place(self) -> None:
-        """What a failed LAUNCH_MEASURE leaves under ``failed_measure_finalises``: the digest's bytes read as
-        little-endian words become the state, the count is multiplied by eight, the tail stays."""
+        """What a failed LAUNCH_MEASURE leaves under ``failed_measure_finalises``.
+
+        The digest's bytes read as little-endian words become the state, the count is multiplied by eight, the tail
+        stays.
+        """
         digest = self.digest()
         self._words = [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 32, 4)]
         self._count = 8 * self._count & (1 << 64) - 1

@@ -1,4 +1,4 @@
-"""Guest contexts (GCTX) and the pool of VMSA checksum slots in the trusted memory region (SEV API 55766, "GCTX")."""
+"""Guest contexts (GCTX), and the pool of VMSA checksum slots in the trusted memory region."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class Guest:
 
     @property
     def es(self) -> bool:
+        """Whether this is an SEV-ES guest: bit 2 of its policy."""
         return self.policy.es
 
     def close_channel(self) -> None:
@@ -59,6 +60,7 @@ class VmsaPool:
 
     @property
     def available(self) -> bool:
+        """Whether ``take`` has a slot to give."""
         return len(self._free) > 1
 
     def take(self) -> int:

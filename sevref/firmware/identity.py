@@ -1,4 +1,4 @@
-"""The platform's identity: chip id and CEK from the fuses, OCA, PEK and PDH from randomness (SEV API 55766, "Keys").
+"""The platform's identity: chip id and CEK from the fuses, OCA, PEK and PDH from randomness (SEV API 55766, "INIT").
 
 Every certificate that the firmware makes is version 1, carries the API version of the firmware that made it, and is
 signed with ECDSA P-384 and SHA-256.

@@ -1,4 +1,4 @@
-"""Launching a guest: load, measure, inject secrets, run, attest (SEV API 55766, "Launch", "Attestation")."""
+"""Launching a guest: load, measure, inject secrets, run, attest (SEV API 55766, "LAUNCH_START", "ATTESTATION")."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ NO_SESSION = Channel(tek=bytes(16), tik=bytes(16), ms=bytes(16), nonce=bytes(16)
 
 @command(0x30)
 def launch_start(sp: SecureProcessor, buf: b.LaunchStartBuffer) -> None:
+    """LAUNCH_START (0x30): a guest in LUPDATE, with the channel of its owner's session."""
     sp.require_platform_state()  # row 1
     policy, channel = Policy(buf.policy), NO_SESSION
     if buf.dh_cert_paddr:
@@ -87,6 +88,7 @@ def new_guest(sp: SecureProcessor, share_with: int, policy: Policy) -> Guest:
 
 @command(0x31)
 def launch_update_data(sp: SecureProcessor, buf: b.LaunchUpdateBuffer) -> None:
+    """LAUNCH_UPDATE_DATA (0x31): memory into the launch digest, then encrypted in place."""
     guest = updatable_guest(sp, buf)
     for address, size in chunks(sp, buf.paddr, buf.length):
         sp.check(address, size, "PADDR", copies=False)  # row 8: no real firmware copies more than a chunk at once
@@ -123,7 +125,7 @@ def measure_and_encrypt(sp: SecureProcessor, guest: Guest, address: int, size: i
 
 
 class VmsaTag(Layout, size=0x10):
-    """What the firmware puts at offset 0x380 of a VMSA page after measuring it."""
+    """What the firmware puts at offset 0x380 of a VMSA page after measuring it, 16 bytes."""
 
     zero = raw(0x00, 8, "set to zero")
     slot = raw(0x08, 8, "physical address of the page's checksum slot, little-endian")
@@ -131,6 +133,7 @@ class VmsaTag(Layout, size=0x10):
 
 @command(0x32)
 def launch_update_vmsa(sp: SecureProcessor, buf: b.LaunchUpdateBuffer) -> None:
+    """LAUNCH_UPDATE_VMSA (0x32): a register page into the launch digest, then tagged and encrypted in place."""
     length = buf.length
     require(  # row 0
         length == VMSA_LEN, Status.INVALID_LENGTH, f"LENGTH must be 4096, found {length}"
@@ -158,6 +161,7 @@ def store_vmsa(sp: SecureProcessor, guest: Guest, address: int, page: bytes, slo
 
 @command(0x33)
 def launch_measure(sp: SecureProcessor, buf: b.LaunchMeasureBuffer) -> None:
+    """LAUNCH_MEASURE (0x33): the digest is final; measurement and nonce for the owner."""
     sp.require_platform_state()  # row 1
     guest = sp.guest(buf.handle)  # row 2
     sp.require_guest_state(guest)  # row 3
@@ -183,6 +187,7 @@ def launch_measure(sp: SecureProcessor, buf: b.LaunchMeasureBuffer) -> None:
 
 @command(0x34)
 def launch_secret(sp: SecureProcessor, buf: b.PacketBuffer) -> None:
+    """LAUNCH_SECRET (0x34): the owner's packet, if its MAC verifies, into guest memory."""
     sp.require_platform_state()  # row 1
     guest = sp.guest(buf.handle)  # row 2
     require(  # row 3
@@ -214,6 +219,7 @@ def launch_secret(sp: SecureProcessor, buf: b.PacketBuffer) -> None:
 
 @command(0x35)
 def launch_finish(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
+    """LAUNCH_FINISH (0x35): the guest may run, the channel is wiped."""
     sp.require_platform_state()  # row 1
     guest = sp.guest(buf.handle)  # row 2
     sp.require_guest_state(guest)  # row 3
@@ -224,6 +230,7 @@ def launch_finish(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
 
 @command(0x36)
 def attestation(sp: SecureProcessor, buf: b.AttestationBuffer) -> None:
+    """ATTESTATION (0x36): nonce, launch digest and policy, signed by the PEK."""
     sp.require_platform_state()  # row 1
     guest = sp.guest(buf.handle)  # row 2
     sp.require_guest_state(guest)  # row 3

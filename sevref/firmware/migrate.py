@@ -1,4 +1,4 @@
-"""Sending and receiving a guest: migration and snapshots (SEV API 55766, "Migration").
+"""Sending and receiving a guest: migration and snapshots (SEV API 55766, "SEND_START", "RECEIVE_START").
 
 What travels is a session (TEK and TIK wrapped for the receiver's PDH) and packets; the memory key never does.
 """
@@ -31,6 +31,7 @@ from sevref.transport import (
 
 @command(0x40)
 def send_start(sp: SecureProcessor, buf: b.SendStartBuffer) -> None:
+    """SEND_START (0x40): a session with fresh keys for the receiver that the guest's policy permits."""
     sp.require_platform_state()  # row 1
     guest = sp.guest(buf.handle)  # row 2
     found, buf.session_len = buf.session_len, SESSION_LEN
@@ -91,6 +92,7 @@ class Receiver:
 
     @property
     def pek(self) -> SevCertificate:
+        """The receiver's PEK certificate; read already."""
         return self._platform[0]
 
     @property
@@ -138,11 +140,13 @@ class Receiver:
 
 @command(0x41)
 def send_update_data(sp: SecureProcessor, buf: b.PacketBuffer) -> None:
+    """SEND_UPDATE_DATA (0x41): guest memory as a packet."""
     send_update(sp, buf, vmsa=False)
 
 
 @command(0x42)
 def send_update_vmsa(sp: SecureProcessor, buf: b.PacketBuffer) -> None:
+    """SEND_UPDATE_VMSA (0x42): a register page of this guest as a packet."""
     send_update(sp, buf, vmsa=True)
 
 
@@ -200,6 +204,7 @@ def is_vmsa(sp: SecureProcessor, guest: Guest, page: bytes) -> bool:
 
 @command(0x43)
 def send_finish(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
+    """SEND_FINISH (0x43): the guest is SENT, the channel is wiped."""
     sp.require_platform_state()  # row 1
     guest = sp.guest(buf.handle)  # row 2
     sp.require_guest_state(guest)  # row 3
@@ -209,6 +214,7 @@ def send_finish(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
 
 @command(0x44)
 def send_cancel(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
+    """SEND_CANCEL (0x44): the guest is RUNNING again, the channel is wiped."""
     sp.require_platform_state()  # row 1
     guest = sp.guest(buf.handle)  # row 2
     sp.require_guest_state(guest)  # row 3
@@ -218,6 +224,7 @@ def send_cancel(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
 
 @command(0x50)
 def receive_start(sp: SecureProcessor, buf: b.ReceiveStartBuffer) -> None:
+    """RECEIVE_START (0x50): a guest in RUPDATE, with the channel of the sender's session."""
     sp.require_platform_state()  # row 1
     found = buf.session_len
     require(found == SESSION_LEN, Status.INVALID_LENGTH, f"SESSION_LEN must be {SESSION_LEN}, found {found}")  # row 2
@@ -235,11 +242,13 @@ def receive_start(sp: SecureProcessor, buf: b.ReceiveStartBuffer) -> None:
 
 @command(0x51)
 def receive_update_data(sp: SecureProcessor, buf: b.PacketBuffer) -> None:
+    """RECEIVE_UPDATE_DATA (0x51): a packet, if its MAC verifies, into guest memory."""
     receive_update(sp, buf, vmsa=False)
 
 
 @command(0x52)
 def receive_update_vmsa(sp: SecureProcessor, buf: b.PacketBuffer) -> None:
+    """RECEIVE_UPDATE_VMSA (0x52): the same for a register page, which gets a checksum slot."""
     receive_update(sp, buf, vmsa=True)
 
 
@@ -283,6 +292,7 @@ def receive_update(sp: SecureProcessor, buf: b.PacketBuffer, *, vmsa: bool) -> N
 
 @command(0x53)
 def receive_finish(sp: SecureProcessor, buf: b.HandleBuffer) -> None:
+    """RECEIVE_FINISH (0x53): the guest may run, the channel is wiped."""
     sp.require_platform_state()  # row 1
     guest = sp.guest(buf.handle)  # row 2
     sp.require_guest_state(guest)  # row 3

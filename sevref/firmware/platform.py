@@ -1,4 +1,4 @@
-"""Platform commands: one function each, checks in order, then effects (SEV API 55766, "Platform management")."""
+"""Platform commands: one function each, checks in order, then effects (SEV API 55766, "INIT", "PEK_GEN")."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ MAX_IMAGE = 0x20000
 
 @command(0x01)
 def init(sp: SecureProcessor, buf: b.InitBuffer) -> None:
+    """INIT (0x01): identity from flash, ASIDs dirty, with ES the TMR reserved."""
     require_initialisable(sp, buf.options, buf.reserved_04)
     initialise(sp, buf.options, lambda: reserve_tmr(sp, buf.tmr_paddr, buf.tmr_length))
 
 
 @command(0x0D)
 def init_ex(sp: SecureProcessor, buf: b.InitExBuffer) -> None:
+    """INIT_EX (0x0D): the same with 32 KiB of host memory as persistent store, if there is an address."""
     require_initialisable(sp, buf.options, buf.reserved_14)
     require(buf.length == buf.SIZE, Status.INVALID_LENGTH, f"LENGTH must be {buf.SIZE}, found {buf.length}")  # row 5
     nv = buf.nv_paddr
@@ -100,6 +102,7 @@ def reserve_tmr(sp: SecureProcessor, paddr: int, length: int) -> None:
 
 @command(0x02)
 def shutdown(sp: SecureProcessor, _: None) -> None:
+    """SHUTDOWN (0x02): everything volatile is gone."""
     sp.require_platform_state()  # row 1
     sp.machine.valid_asids.clear()
     if sp.tmr is not None and sp.pool is not None:
@@ -110,12 +113,14 @@ def shutdown(sp: SecureProcessor, _: None) -> None:
 
 @command(0x03)
 def platform_reset(sp: SecureProcessor, _: None) -> None:
+    """PLATFORM_RESET (0x03): the identity in flash is gone."""
     sp.require_platform_state()  # row 1
     sp.store.erase()  # in UNINIT that is the flash; a host's NV buffer is the host's to fill with FF
 
 
 @command(0x04)
 def platform_status(sp: SecureProcessor, buf: b.PlatformStatusBuffer) -> None:
+    """PLATFORM_STATUS (0x04): version, state, owner, configuration, number of guests."""
     sp.require_platform_state()  # row 1
     buf.api_major, buf.api_minor, buf.build = sp.version
     buf.state = sp.state
@@ -126,6 +131,7 @@ def platform_status(sp: SecureProcessor, buf: b.PlatformStatusBuffer) -> None:
 
 @command(0x05)
 def pek_gen(sp: SecureProcessor, _: None) -> None:
+    """PEK_GEN (0x05): a new self-owned identity."""
     sp.require_platform_state()  # row 1
     replace_identity(sp, sp.issuer.fresh(sp.require_cek()))  # row 2
 
@@ -138,6 +144,7 @@ def replace_identity(sp: SecureProcessor, identity: Identity) -> None:
 
 @command(0x06)
 def pek_csr(sp: SecureProcessor, buf: b.PekCsrBuffer) -> None:
+    """PEK_CSR (0x06): the PEK certificate without signatures."""
     sp.require_platform_state()  # row 1
     room, buf.csr_len = buf.csr_len, CERT_LEN
     require(room >= CERT_LEN, Status.INVALID_LENGTH, f"CSR_LEN must be at least {CERT_LEN}, found {room}")  # row 2
@@ -146,6 +153,7 @@ def pek_csr(sp: SecureProcessor, buf: b.PekCsrBuffer) -> None:
 
 @command(0x07)
 def pek_cert_import(sp: SecureProcessor, buf: b.PekCertImportBuffer) -> None:
+    """PEK_CERT_IMPORT (0x07): an owner's OCA and the PEK that it signed; a new PDH."""
     sp.require_platform_state()  # row 1
     current = sp.require_identity()
     require(not current.external, Status.ALREADY_OWNED, "the platform already has an external owner")  # row 2
@@ -172,6 +180,7 @@ def pek_cert_import(sp: SecureProcessor, buf: b.PekCertImportBuffer) -> None:
 
 @command(0x08)
 def pdh_cert_export(sp: SecureProcessor, buf: b.PdhCertExportBuffer) -> None:
+    """PDH_CERT_EXPORT (0x08): PDH, and PEK, OCA, CEK."""
     sp.require_platform_state()  # row 1
     if buf.pdh_cert_len < CERT_LEN or buf.certs_len < CHAIN_LEN:
         found = f"{buf.pdh_cert_len} and {buf.certs_len}"
@@ -188,12 +197,14 @@ def pdh_cert_export(sp: SecureProcessor, buf: b.PdhCertExportBuffer) -> None:
 
 @command(0x09)
 def pdh_gen(sp: SecureProcessor, _: None) -> None:
+    """PDH_GEN (0x09): a new PDH."""
     sp.require_platform_state()  # row 1
     replace_identity(sp, sp.issuer.with_new_pdh(sp.require_identity()))  # row 2
 
 
 @command(0x0A)
 def df_flush(sp: SecureProcessor, _: None) -> None:
+    """DF_FLUSH (0x0A): dirty ASIDs are clean where every core has executed WBINVD."""
     if not sp.profile.df_flush_in_uninit:
         sp.require_platform_state()  # row 1
     complete = sp.asids.flush()  # CCXs that are done are clean from here on, whatever the status
@@ -203,7 +214,10 @@ def df_flush(sp: SecureProcessor, _: None) -> None:
 
 
 class FirmwareHeader(Layout, size=0x100):
-    """Head of a firmware image as far as sevref reads it: a synthetic image needs nothing else to be accepted."""
+    """Head of a firmware image as far as sevref reads it, 256 bytes.
+
+    A synthetic image needs nothing else to be accepted.
+    """
 
     reserved_00 = raw(0x00, 0x4C, "not read")
     svn = u8(0x4C, "security version")
@@ -216,6 +230,7 @@ class FirmwareHeader(Layout, size=0x100):
 
 @command(0x0B)
 def download_firmware(sp: SecureProcessor, buf: b.DownloadFirmwareBuffer) -> None:
+    """DOWNLOAD_FIRMWARE (0x0B): the version is the image's from now on."""
     sp.require_platform_state()  # row 1
     require(
         buf.fw_paddr % 32 == 0, Status.INVALID_ADDRESS, f"FW_PADDR 0x{buf.fw_paddr:X} must be 32-byte aligned"
@@ -233,6 +248,7 @@ def download_firmware(sp: SecureProcessor, buf: b.DownloadFirmwareBuffer) -> Non
 
 @command(0x0C)
 def get_id(sp: SecureProcessor, buf: b.GetIdBuffer) -> None:
+    """GET_ID (0x0C): the chip's id, 64 bytes."""
     sp.require_platform_state()  # row 1
     room, buf.id_len = buf.id_len, ID_LEN  # written back on SUCCESS and on INVALID_LENGTH only
     require(room >= ID_LEN, Status.INVALID_LENGTH, f"ID_LEN must be at least {ID_LEN}, found {room}")  # row 2
@@ -241,11 +257,13 @@ def get_id(sp: SecureProcessor, buf: b.GetIdBuffer) -> None:
 
 @command(0x0E)
 def nop(sp: SecureProcessor, _: None) -> None:
+    """NOP (0x0E): nothing."""
     sp.require_platform_state()  # row 1
 
 
 @command(0x0F)
 def ring_buffer(sp: SecureProcessor, buf: b.RingBufferBuffer) -> None:
+    """RING_BUFFER (0x0F): the checks, and then UNSUPPORTED."""
     sp.require_platform_state()  # row 1
     require(
         buf.low_size == 1, Status.INVALID_PARAM, f"low-priority queue size must be 1 page, found {buf.low_size}"

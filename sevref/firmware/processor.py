@@ -1,4 +1,4 @@
-"""The AMD Secure Processor: mailbox, dispatcher, volatile state (SEV API 55766, "Mailbox", "Command execution").
+"""The AMD Secure Processor: mailbox, dispatcher, volatile state.
 
 The firmware does no I/O beyond its machine's DRAM, flash and random source, and calls nobody. One command at a time.
 """
@@ -69,6 +69,7 @@ class SecureProcessor:
 
     @property
     def issuer(self) -> Issuer:
+        """Maker of keys and certificates, with the random source and API version of now."""
         return Issuer(self.machine.rng, self.version.api, self.profile.ecdsa_nonce_drawn)
 
     def require_identity(self) -> Identity:
@@ -82,6 +83,7 @@ class SecureProcessor:
         return self.cek
 
     def derive_cek(self) -> PrivateKey:
+        """The chip endorsement key, from the fuses."""
         return derive_cek(self.machine.fused_chip_key())
 
     # -- dispatch
@@ -89,7 +91,9 @@ class SecureProcessor:
     def command(self, command_id: int, address: int = 0) -> Status:
         """Run one command whose buffer lies at the system physical ``address``; returns its status.
 
-        ``NotBuiltError`` for a command that exists in the interface but not yet in sevref."""
+        Nothing is raised for a refusal (``refusal`` has the reason); an unknown id is INVALID_COMMAND.
+        ``NotBuiltError`` for a command that exists in the interface but not yet in sevref.
+        """
         row = COMMANDS.get(command_id)
         self.refusal = None
         if row is None:
@@ -132,7 +136,7 @@ class SecureProcessor:
     # -- checks that the table owns
 
     def require_platform_state(self) -> None:
-        """INVALID_PLATFORM_STATE unless the running command's row allows the platform's state."""
+        """``SevError`` INVALID_PLATFORM_STATE unless the running command's row allows the platform's state."""
         allowed = self._row.platform
         names = " or ".join(state.name for state in sorted(allowed))
         require(
@@ -142,12 +146,12 @@ class SecureProcessor:
         )
 
     def guest(self, handle: int) -> Guest:
-        """The guest of a handle; INVALID_GUEST outside 1..1024 and for a free slot."""
+        """The guest of a handle; ``SevError`` INVALID_GUEST outside 1..1024 and for a free slot."""
         require(handle in self.guests, Status.INVALID_GUEST, f"HANDLE {handle} names no guest")
         return self.guests[handle]
 
     def require_guest_state(self, guest: Guest) -> None:
-        """INVALID_GUEST_STATE unless the running command's row allows the guest's state."""
+        """``SevError`` INVALID_GUEST_STATE unless the running command's row allows the guest's state."""
         allowed = self._row.guest or frozenset()
         names = " or ".join(state.name for state in sorted(allowed))
         require(
@@ -157,11 +161,11 @@ class SecureProcessor:
         )
 
     def require_bound(self, guest: Guest) -> None:
-        """INACTIVE unless the guest has an ASID, pending or active."""
+        """``SevError`` INACTIVE unless the guest has an ASID, pending or active."""
         require(guest.asid != 0, Status.INACTIVE, f"guest {guest.handle} is not bound to an ASID")
 
     def free_handle(self) -> int:
-        """The lowest free handle; RESOURCE_LIMIT when all 1024 are taken."""
+        """The lowest free handle; ``SevError`` RESOURCE_LIMIT when all 1024 are taken."""
         handle = next((h for h in range(1, MAX_GUESTS + 1) if h not in self.guests), 0)
         require(handle != 0, Status.RESOURCE_LIMIT, f"all {MAX_GUESTS} guest slots are taken")
         return handle
@@ -209,12 +213,15 @@ class HostBuffer:
         self._sp, self._paddr = sp, paddr
 
     def read(self) -> bytes:
+        """The 32768 bytes."""
         sp = self._sp
         return sp.machine.umc.read(sp.host_key_id(self._paddr), sp.plain(self._paddr), MEDIUM_SIZE)
 
     def write(self, record: bytes) -> None:
+        """Put ``record`` at the start and FF behind it."""
         sp, data = self._sp, record.ljust(MEDIUM_SIZE, b"\xff")
         sp.machine.umc.write(sp.host_key_id(self._paddr), sp.plain(self._paddr), data)
 
     def erase(self) -> None:
+        """Fill the buffer with FF."""
         self.write(b"")

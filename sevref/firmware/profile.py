@@ -21,12 +21,17 @@ class ApiVersion(NamedTuple):
 
     @property
     def api(self) -> tuple[int, int]:
+        """API major and minor, without the build."""
         return self.major, self.minor
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Switches, named as in the tables "Profile differences" of the fact sheets."""
+    """What a firmware does where specification and real firmware differ: one named switch per difference.
+
+    ``SPEC_0_24`` (default) is the specification's answer, ``GENOA_1_55_25`` what Genoa firmware 1.55 build 25 was
+    observed to do. Any other mix: ``dataclasses.replace(SPEC_0_24, name=..., packet_max_len=0x5000)``.
+    """
 
     name: str
     #: version reported in PLATFORM_STATUS, certificates and measurements
@@ -84,6 +89,7 @@ SPEC_0_24 = Profile(
     send_start_draws_before_address_check=False,
     send_update_partial_output=False,
 )
+"""The specification's answers, API 0.24 build 15: the default."""
 
 GENOA_1_55_25 = Profile(
     name="GENOA_1_55_25",
@@ -104,3 +110,4 @@ GENOA_1_55_25 = Profile(
     send_start_draws_before_address_check=True,
     send_update_partial_output=True,
 )
+"""The answers of AMD's published Genoa firmware, API 1.55 build 25, as they were observed."""

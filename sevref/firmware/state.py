@@ -1,4 +1,4 @@
-"""States of the platform and of a guest (SEV API 55766, "Platform state machine", "Guest state machine").
+"""States of the platform and of a guest (SEV API 55766, "PLATFORM_STATUS", "GUEST_STATUS").
 
 What may happen in which state, and where it leads, stands in one place: the table in ``sevref.firmware.commands``.
 """
@@ -9,7 +9,7 @@ from enum import IntEnum
 
 
 class PlatformState(IntEnum):
-    """STATE of PLATFORM_STATUS."""
+    """STATE of PLATFORM_STATUS (1 byte): WORKING means that guests exist."""
 
     UNINIT = 0
     INIT = 1
@@ -17,7 +17,10 @@ class PlatformState(IntEnum):
 
 
 class GuestState(IntEnum):
-    """STATE of GUEST_STATUS. (The Linux KVM documentation swaps 4 and 5; the firmware's numbers are these.)"""
+    """STATE of GUEST_STATUS (1 byte).
+
+    The Linux KVM documentation swaps 4 and 5; the firmware's numbers are these.
+    """
 
     UNINIT = 0
     LUPDATE = 1

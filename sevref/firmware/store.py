@@ -1,4 +1,4 @@
-"""The persistent store: identity in flash, encrypted and bound to the chip (SEV API 55766, "Persistent state").
+"""The persistent store: identity in flash, encrypted and bound to the chip (SEV API 55766, "INIT_EX").
 
 Stored form, 0x24C4 bytes: ciphertext (0x2494) || HMAC-SHA-256 of ciphertext and IV (32) || IV (16); the rest of the
 32 KiB medium is 0xFF. Both keys come from the chip unique key, so another chip's store fails like a corrupted one. How
@@ -22,7 +22,7 @@ EMPTY = b"\xff\xff\xff\xff"
 
 
 class KeyPairRecord(Layout, size=0x40C):
-    """A P-384 key pair in the persistent record; coordinates and scalar little-endian in 72-byte fields."""
+    """A P-384 key pair in the persistent record, 1036 bytes; coordinates and scalar little-endian in 72 bytes each."""
 
     usage = u32(0x000, "key usage")
     algo = u32(0x004, "key algorithm")
@@ -34,7 +34,7 @@ class KeyPairRecord(Layout, size=0x40C):
 
 
 class IdentityRecord(Layout, size=0x2494):
-    """The plain record of the persistent store."""
+    """The plain record of the persistent store, 9364 bytes: OCA, PEK and PDH with their private keys."""
 
     pdh_key = nested(0x0000, KeyPairRecord, "PDH key pair")
     pdh_cert = raw(0x040C, 0x824, "PDH certificate")
@@ -49,7 +49,7 @@ class IdentityRecord(Layout, size=0x2494):
 
 
 class StoredRecord(Layout, size=0x24C4):
-    """The record as it lies on the medium."""
+    """The record as it lies on the medium, 9412 bytes: encrypted, then authenticated."""
 
     ciphertext = raw(0x0000, IdentityRecord.SIZE, "AES-128-CTR of the plain record, first counter block = IV")
     mac = raw(0x2494, 32, "HMAC-SHA-256 of ciphertext || IV")
@@ -59,9 +59,14 @@ class StoredRecord(Layout, size=0x24C4):
 class Medium(Protocol):
     """32 KiB that survive a power cycle: SPI flash, or the host's NV buffer."""
 
-    def read(self) -> bytes: ...
-    def write(self, record: bytes) -> None: ...
-    def erase(self) -> None: ...
+    def read(self) -> bytes:
+        """The whole medium, 32768 bytes."""
+
+    def write(self, record: bytes) -> None:
+        """Put ``record`` at the start."""
+
+    def erase(self) -> None:
+        """Fill the medium with FF."""
 
 
 class Flash:
@@ -71,13 +76,16 @@ class Flash:
         self._cells = cells
 
     def read(self) -> bytes:
+        """The whole flash, 32768 bytes."""
         return bytes(self._cells)
 
     def write(self, record: bytes) -> None:
+        """Put ``record`` at the start; the rest of its last block of 4096 bytes becomes FF."""
         used = -(-len(record) // BLOCK) * BLOCK
         self._cells[:used] = record.ljust(used, b"\xff")
 
     def erase(self) -> None:
+        """Fill the flash with FF."""
         self._cells[:] = b"\xff" * len(self._cells)
 
 
@@ -93,8 +101,9 @@ class Store:
     def load(self) -> Identity | None:
         """The stored identity, None from an empty medium (first 4 bytes FF).
 
-        SECURE_DATA_INVALID if the record does not authenticate; the medium has then been erased, so that repeating the
-        command starts afresh."""
+        ``SevError`` SECURE_DATA_INVALID if the record does not authenticate; the medium has then been erased, so that
+        repeating the command starts afresh.
+        """
         data = self._medium.read()
         if data[:4] == EMPTY:
             return None
@@ -115,6 +124,7 @@ class Store:
         self._medium.write(record.pack())
 
     def erase(self) -> None:
+        """Forget the identity: the next INIT makes a new one."""
         self._medium.erase()
 
 

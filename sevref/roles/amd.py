@@ -18,11 +18,17 @@ _CEK_API = (0, 14)  # what every CEK from AMD's key server says, whatever the fi
 
 
 class SimulatedAmd:
-    """AMD with test keys: ``roots`` to pin, ``register`` for a chip that leaves the factory, ``certify`` for
-    its CEK.
+    """AMD with test keys: the root to pin, and the service that certifies a chip's CEK.
 
-    ``seed`` starts the random stream of the PSS salts: every request returns another signature, as AMD's
-    service does, and the same sequence of requests the same signatures.
+    ``roots`` to pin, ``register`` for a chip that leaves the factory, ``certify`` for its CEK. ``seed`` starts the
+    random stream of the PSS salts: every request returns another signature, as AMD's service does, and the same
+    sequence of requests the same signatures. ``InputError`` for an unknown generation.
+
+        >>> from sevref import Machine, Platform, SimulatedAmd
+        >>> machine, amd = Machine("milan", seed=b"docs"), SimulatedAmd("milan")
+        >>> amd.enrol(machine)
+        >>> amd.certify(Platform(machine).get_id()).pubkey_usage == 0x1004
+        True
     """
 
     def __init__(self, generation: str = "milan", seed: bytes = b"") -> None:
@@ -47,11 +53,11 @@ class SimulatedAmd:
         self.register(chip_id(secret), derive_cek(secret).public)
 
     def certify(self, chip_id: bytes, cek: Point | SevCertificate | None = None) -> SevCertificate:
-        """A signed CEK certificate of the chip: API 0.14, usage CEK, algorithm ECDSA_SHA256, slot 1 by the
-        ASK.
+        """A signed CEK certificate of the chip with the 64-byte id, as AMD's service gives it.
 
-        ``cek`` (the key, or the unsigned certificate that the firmware exports) may be given to be compared
-        with what was recorded. ``InputError`` for an unknown id and for another key.
+        API 0.14, usage CEK, algorithm ECDSA_SHA256, slot 1 by the ASK. ``cek`` (the key, or the unsigned certificate
+        that the firmware exports) may be given to be compared with what was recorded. ``InputError`` for an unknown id
+        and for another key.
         """
         point = self._chips.get(chip_id)
         if point is None:

@@ -13,11 +13,16 @@ from sevref.roles.stream import ChannelBroken, Conversation
 
 
 class Channel(Protocol):
-    """``read`` returns fewer bytes than wanted only at the end; ``write`` raises ``OSError`` when nobody listens."""
+    """What carries a conversation, byte by byte, in both directions.
 
-    def read(self, size: int) -> bytes: ...
+    ``read`` returns fewer bytes than wanted only at the end; ``write`` raises ``OSError`` when nobody listens.
+    """
 
-    def write(self, data: bytes) -> object: ...
+    def read(self, size: int) -> bytes:
+        """The next ``size`` bytes, fewer only at the end."""
+
+    def write(self, data: bytes) -> object:
+        """Send all of ``data``."""
 
 
 class FileChannel:
@@ -27,9 +32,11 @@ class FileChannel:
         self._file = file
 
     def read(self, size: int) -> bytes:
+        """The next ``size`` bytes, fewer only at the end."""
         return self._file.read(size)
 
     def write(self, data: bytes) -> None:
+        """Append ``data``."""
         self._file.write(data)
 
 
@@ -40,6 +47,7 @@ class SocketChannel:
         self._socket = connection
 
     def read(self, size: int) -> bytes:
+        """The next ``size`` bytes, fewer only at the end."""
         data = bytearray()
         while len(data) < size:
             try:
@@ -52,6 +60,7 @@ class SocketChannel:
         return bytes(data)
 
     def write(self, data: bytes) -> None:
+        """Send all of ``data``."""
         self._socket.sendall(data)
 
 

@@ -28,10 +28,20 @@ from sevref.transport import (
 class GuestOwner:
     """One guest owner with one guest at a time: ``open_session``, ``check_measurement``, ``package_secret``.
 
-    ``roots``: AMD's built-in roots (``"amd"``), or the roots of a simulated AMD. ``minimum_api``: oldest
-    firmware that is acceptable. ``allow_debug``: accept a policy under which the hypervisor may read the
-    guest's memory. Randomness comes from ``rng``, else from the stream "guest owner" of ``seed``, else from
-    the operating system.
+    ``roots``: AMD's built-in roots (``"amd"``), or the roots of a simulated AMD. ``minimum_api``: oldest firmware (API
+    major, minor) that is acceptable. ``allow_debug``: accept a policy under which the hypervisor may read the guest's
+    memory. Randomness comes from ``rng``, else from the stream "guest owner" of ``seed``, else from the operating
+    system.
+
+        >>> from sevref import GuestOwner, Hypervisor, Machine, Platform, SimulatedAmd, launch_digest
+        >>> machine, amd = Machine("milan", seed=b"docs"), SimulatedAmd("milan")
+        >>> amd.enrol(machine)
+        >>> host, owner = Hypervisor(Platform(machine)), GuestOwner(roots=machine.amd, seed=b"docs")
+        >>> host.boot()
+        >>> opened = owner.open_session(host.certificates(amd), policy=1)
+        >>> guest = host.launch(bytes(4096), 1, opened.godh, opened.session)
+        >>> owner.check_measurement(guest.measure(), launch_digest(bytes(4096)))
+        >>> guest.inject_secret(*owner.package_secret(b"disk key"), gpa=0x1000)
     """
 
     def __init__(
@@ -51,12 +61,12 @@ class GuestOwner:
         self._accepted: tuple[bytes, ApiVersion] | None = None  # MEASURE and API of the launch that was checked
 
     def open_session(self, chain: Chain, policy: int) -> Opened:
-        """Keys and session for a launch on the platform of ``chain``, under ``policy``.
+        """Keys and session for a launch on the platform of ``chain``, under ``policy`` (32 bits, else ``InputError``).
 
-        The hypervisor gets ``godh`` and ``session`` of the result, never the keys. ``SevError``, in this
-        order: INVALID_CERTIFICATE, BAD_SIGNATURE or whatever the first failing check of the chain says;
-        POLICY_FAILURE for a policy that ``check_policy`` refuses, and for a platform whose PEK certificate
-        names an API older than ``minimum_api`` or than the policy's minimum.
+        The hypervisor gets ``godh`` and ``session`` of the result, never the keys. ``SevError``, in this order:
+        INVALID_CERTIFICATE, BAD_SIGNATURE or whatever the first failing check of the chain says (``chain_result`` has
+        all); POLICY_FAILURE for a policy that ``check_policy`` refuses, and for a platform whose PEK certificate names
+        an API older than ``minimum_api`` or than the policy's minimum.
         """
         self._opened = self._accepted = None
         policy = Policy(policy)
@@ -70,7 +80,10 @@ class GuestOwner:
         return self._opened
 
     def check_policy(self, policy: int) -> None:
-        """``SevError`` POLICY_FAILURE for a policy without NODBG (unless ``allow_debug``) or with reserved bits."""
+        """Refuse a policy under which this owner's guest must not run.
+
+        ``SevError`` POLICY_FAILURE for a policy without NODBG (unless ``allow_debug``) or with bits 15:6 set.
+        """
         policy = Policy(policy)
         if not policy.nodbg and not self.allow_debug:
             rule = "the policy lacks NODBG: the hypervisor could read and change the guest's memory"
@@ -87,11 +100,12 @@ class GuestOwner:
         api: ApiVersion = (0, 24),
         build: int = 15,
     ) -> None:
-        """Accept the launch whose LAUNCH_MEASURE output is ``blob``, or raise ``SevError`` BAD_MEASUREMENT.
+        """Accept the launch whose LAUNCH_MEASURE output is ``blob`` (48 bytes), or raise ``SevError``.
 
-        ``expected_digest`` is the digest of what should have been loaded (``launch_digest``); ``api`` and
-        ``build`` are the hypervisor's claim about the firmware, which the measurement confirms from API 0.17
-        on. POLICY_FAILURE if that version is confirmed but older than ``minimum_api``.
+        ``expected_digest`` is the digest of what should have been loaded (``launch_digest``, 32 bytes); ``api`` and
+        ``build`` are the hypervisor's claim about the firmware, which the measurement confirms from API 0.17 on.
+        BAD_MEASUREMENT if the measurement is not the one expected or no session is open, POLICY_FAILURE if it is but
+        ``api`` is older than ``minimum_api``. ``InputError`` for other sizes.
         """
         self._accepted = None
         if self._opened is None:
@@ -114,11 +128,11 @@ class GuestOwner:
         self._accepted = measure, api
 
     def package_secret(self, secret: bytes | SecretEntries) -> tuple[PacketHeader, bytes]:
-        """(header, payload) for LAUNCH_SECRET, readable only by the guest whose measurement was accepted.
+        """Header and payload for LAUNCH_SECRET, readable only by the guest whose measurement was accepted.
 
-        ``secret`` is GUID -> data (or pairs), which become a secret table, or bytes as they are; both are
-        padded with zeros to a multiple of 16. ``SevError`` BAD_MEASUREMENT unless the last
-        ``check_measurement`` succeeded; ``InputError`` for no bytes or more than 16384.
+        ``secret`` is GUID -> data (or pairs), which become a secret table, or bytes as they are; both are padded with
+        zeros to a multiple of 16. ``SevError`` BAD_MEASUREMENT unless the last ``check_measurement`` succeeded;
+        ``InputError`` for no bytes or more than 16384. SEV API 55766, "LAUNCH_SECRET".
         """
         if self._opened is None or self._accepted is None:
             raise SevError(Status.BAD_MEASUREMENT, "no launch measurement was accepted: the secret stays here")

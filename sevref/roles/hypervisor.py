@@ -26,7 +26,17 @@ def _pages(size: int) -> int:
 
 
 class Hypervisor:
-    """A host with one platform. ``boot`` initialises it, ``launch`` starts guests."""
+    """A host with one platform. ``boot`` initialises it, ``launch`` starts guests.
+
+    It gives every command through ``platform`` and raises what that raises.
+
+        >>> from sevref import Hypervisor, Machine, Platform
+        >>> host = Hypervisor(Platform(Machine("milan", seed=b"docs")))
+        >>> host.boot()
+        >>> guest = host.launch(bytes(4096), policy=1)
+        >>> [step.message for step in host.log]
+        ['INIT', 'DF_FLUSH', 'LAUNCH_START', 'ACTIVATE', 'LAUNCH_UPDATE_DATA']
+    """
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
@@ -41,7 +51,9 @@ class Hypervisor:
         return self.platform.log
 
     def boot(self, es: bool = False) -> None:
-        """INIT, WBINVD on every core, DF_FLUSH: after this ASIDs are clean."""
+        """INIT, WBINVD on every core, DF_FLUSH: after this ASIDs are clean. ``es``: SEV-ES guests are possible.
+
+        ``SevError`` as ``Platform.init`` and ``Platform.df_flush``."""
         self.platform.init(es)
         self.flush()
 
@@ -52,14 +64,18 @@ class Hypervisor:
         self._dirty_asids.clear()
 
     def certificates(self, amd: SimulatedAmd) -> Chain:
-        """The platform's chain, complete: what the firmware exports, with the CEK signed by AMD's service, and AMD's
-        own two certificates."""
+        """The platform's chain, complete: what the firmware exports, the CEK signed by AMD, and AMD's own two.
+
+        ``amd`` must know the chip (``SimulatedAmd.enrol``), else ``InputError``; ``SevError`` INVALID_PLATFORM_STATE
+        before ``boot``."""
         exported = self.platform.pdh_cert_export()
         cek = amd.certify(self.platform.get_id(), exported.cek)
         return exported.replace(cek=cek, exported_cek=exported.cek, ask=amd.roots.ask, ark=amd.roots.ark)
 
     def allocate(self, size: int) -> int:
-        """Host address of ``size`` bytes (rounded up to pages) that nobody uses. RESOURCE_LIMIT when DRAM is full."""
+        """System physical address of ``size`` bytes (rounded up to pages of 4096) that nobody uses.
+
+        ``SevError`` RESOURCE_LIMIT when DRAM is full."""
         for index, (paddr, room) in enumerate(self._freed):
             if room >= _pages(size):
                 self._freed[index] = paddr + _pages(size), room - _pages(size)
@@ -75,7 +91,9 @@ class Hypervisor:
         self._freed.append((paddr, _pages(size)))
 
     def pick_asid(self, es: bool) -> int:
-        """An ASID of the right half that this host does not use."""
+        """An ASID of the right half that this host does not use, for a guest with or without SEV-ES.
+
+        ``SevError`` RESOURCE_LIMIT if there is none."""
         machine = self.platform.machine
         half = range(1, machine.min_sev_asid) if es else range(machine.min_sev_asid, machine.max_asid + 1)
         free = next((asid for asid in half if asid not in self._used_asids), None)
@@ -90,7 +108,9 @@ class Hypervisor:
         self._dirty_asids.add(asid)
 
     def make_room(self, handle: int, es: bool, ram_size: int, image_size: int, vmsas: int) -> GuestVm:
-        """Memory and a clean ASID for a guest that the firmware knows. RESOURCE_LIMIT, nothing taken, without them."""
+        """Memory and a clean ASID for a guest that the firmware knows; sizes in bytes, ``vmsas`` register pages.
+
+        ``SevError`` RESOURCE_LIMIT, nothing taken, without them."""
         sizes = [ram_size, image_size] + [PAGE] * vmsas
         total = sum(map(_pages, sizes))
         self.free(self.allocate(total), total)  # RESOURCE_LIMIT before anything is taken
@@ -113,9 +133,10 @@ class Hypervisor:
     ) -> GuestVm:
         """Start a launch: LAUNCH_START, ACTIVATE, LAUNCH_UPDATE_DATA of ``image``, LAUNCH_UPDATE_VMSA of each page.
 
-        ``image`` is guest firmware (a multiple of 4096 bytes), ``vmsas`` are register pages, ``ram_size`` is the
-        guest's RAM in bytes. ``SevError`` as the firmware answers; nothing of the guest is left then.
-        A host that has run out of clean ASIDs flushes first, as KVM does."""
+        ``image`` is guest firmware (a multiple of 4096 bytes, else ``InputError``), ``vmsas`` are register pages of
+        4096 bytes, ``ram_size`` is the guest's RAM in bytes. ``godh`` and ``session`` are the guest owner's, both or
+        neither. ``SevError`` as the firmware answers, RESOURCE_LIMIT also without memory or ASID; nothing of the guest
+        is left then. A host that has run out of clean ASIDs flushes first, as KVM does."""
         if len(image) % PAGE or not image:
             raise InputError("guest firmware image", "a multiple of 4096 bytes, not empty", f"{len(image)} bytes")
         platform, es = self.platform, Policy(policy).es
@@ -170,25 +191,27 @@ class GuestVm:
         raise InputError("guest-physical address", f"RAM below 0x{self.ram_size:X} or the image", f"0x{gpa:X}")
 
     def nested(self) -> dict[int, int]:
-        """The nested page table: guest page -> host page."""
+        """The nested page table: guest-physical page -> system physical page, every 4096 bytes."""
         table = {gpa: self.ram_paddr + gpa for gpa in range(0, self.ram_size, PAGE)}
         table.update({self.image_gpa + i: self.image_paddr + i for i in range(0, self.image_size, PAGE)})
         return table
 
     def measure(self) -> MeasurementBlob:
-        """LAUNCH_MEASURE."""
+        """LAUNCH_MEASURE: measurement and nonce, 48 bytes; ``SevError`` as ``Platform.launch_measure``."""
         return self._platform.launch_measure(self.handle)
 
     def inject_secret(self, header: PacketHeader | bytes, payload: bytes, gpa: int) -> None:
-        """LAUNCH_SECRET to the guest-physical address ``gpa``."""
+        """LAUNCH_SECRET to the guest-physical address ``gpa``, a multiple of 16.
+
+        ``InputError`` outside RAM and image, ``SevError`` as ``Platform.launch_secret``."""
         self._platform.launch_secret(self.handle, header, payload, self.paddr(gpa))
 
     def finish(self) -> None:
-        """LAUNCH_FINISH: from now on a vCPU may run."""
+        """LAUNCH_FINISH: from now on a vCPU may run; ``SevError`` as ``Platform.launch_finish``."""
         self._platform.launch_finish(self.handle)
 
     def attest(self, mnonce: bytes) -> AttestationReport:
-        """ATTESTATION."""
+        """ATTESTATION with a nonce of 16 bytes: a report of 208 bytes; ``SevError`` as ``Platform.attestation``."""
         return self._platform.attestation(self.handle, mnonce)
 
     def vcpu(self) -> VCpu:
@@ -196,11 +219,11 @@ class GuestVm:
         return self._platform.machine.vcpu(self.asid, nested=self.nested())
 
     def seen_by_host(self, gpa: int, size: int) -> bytes:
-        """The raw bytes that the hypervisor finds where the guest has ``gpa``: ciphertext."""
+        """The ``size`` raw bytes that the hypervisor finds where the guest has ``gpa``: ciphertext."""
         return self._platform.machine.host_read(self.paddr(gpa), size)
 
     def stop(self) -> None:
-        """DEACTIVATE and DECOMMISSION; the host has its memory back."""
+        """DEACTIVATE and DECOMMISSION; the host has its memory and, after the next flush, its ASID back."""
         self._platform.deactivate(self.handle)
         self._platform.decommission(self.handle)
         self.release()

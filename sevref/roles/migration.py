@@ -11,8 +11,7 @@ What is said on the channel, receiver first (layouts here and in ``sevref.roles.
 Until it has read RECEIVED the sender can take everything back with SEND_CANCEL. Between RECEIVED and GO the receiver
 cannot know whether the guest still runs on the sender, so it keeps the guest and does not start it; the next
 conversation settles it. No order of the two commands spares anybody that: the interface gives the receiver nothing that
-proves the end, and two live copies are worse than one guest that waits.
-"""
+proves the end, and two live copies are worse than one guest that waits."""
 
 from __future__ import annotations
 
@@ -49,7 +48,7 @@ class Said(IntEnum):
 
 
 class Note(Layout, size=0x20):
-    """Short message in either direction."""
+    """Short message in either direction, 32 bytes; integers are little-endian."""
 
     magic = raw(0x00, 8, "SEVnote and a zero", default=NOTE_MAGIC)
     says = u32(0x08, "1 RECEIVED, 2 GO, 3 RUNNING, 4 REFUSED", names=Said)
@@ -58,7 +57,7 @@ class Note(Layout, size=0x20):
 
 
 class Offer(Layout, size=0x20B4):
-    """The receiver's certificates, followed by ASK and ARK if their sizes are not 0."""
+    """The receiver's certificates, 8372 bytes, followed by ASK and ARK if their sizes are not 0."""
 
     magic = raw(0x00, 8, "SEVoffer", default=OFFER_MAGIC)
     stage = u32(0x08, "of the guest named below: 0 none, 1 RECEIVED, 3 RUNNING", names=Said)
@@ -147,8 +146,7 @@ class Outgoing:
     """A guest on its way out. ``run`` is the sender's side of a conversation; after a failure it may be run again.
 
     ``roots``: verify the receiver's chain against them before SEND_START (None: leave it to the firmware). Whatever
-    goes wrong before the receiver has everything, the guest runs on here. ``done`` when it runs there.
-    """
+    goes wrong before the receiver has everything, the guest runs on here. ``done`` when it runs there."""
 
     def __init__(
         self,
@@ -163,8 +161,10 @@ class Outgoing:
         self._transfer = b""  # of the attempt whose SEND_FINISH has been given
 
     def run(self) -> Conversation:
-        """``SevError``: what a firmware, or the check of the receiver's chain, refuses. ``InputError``: what the
-        receiver says makes no sense; ``ChannelBroken``: it ends."""
+        """The sender's side of a conversation with ``Incoming.run``.
+
+        ``SevError``: what a firmware, or the check of the receiver's chain, refuses. ``InputError``: what the receiver
+        says makes no sense; ``ChannelBroken``: it ends."""
         reader = Reader("receiver's side")
         offer, chain = yield from _read_offer(reader)
         if not self._transfer:
@@ -229,8 +229,7 @@ class Arrival:
     """A guest on its way in, on ``host``: RECEIVE_START and ACTIVATE, then ``put`` each record, then ``finish``.
 
     ``put`` and ``finish`` go straight to the firmware: a hostile hypervisor uses them as well as an honest one.
-    ``missing`` is what an honest one looks at, because the firmware does not.
-    """
+    ``missing`` is what an honest one looks at, because the firmware does not."""
 
     def __init__(self, host: Hypervisor, head: StreamHead) -> None:
         self.head, self.host = head, host
@@ -302,8 +301,7 @@ class Incoming:
     """Where guests arrive. ``run`` is the receiver's side of a conversation; it may be run again and again.
 
     ``chain``: this platform's complete chain (``Hypervisor.certificates``). ``vm`` is the guest that runs here, None
-    before. A guest that is complete but whose GO has not come is kept until the next conversation.
-    """
+    before. A guest that is complete but whose GO has not come is kept until the next conversation."""
 
     def __init__(self, host: Hypervisor, chain: Chain, *, progress: Progress | None = None) -> None:
         self.host, self.chain = host, chain
@@ -321,9 +319,11 @@ class Incoming:
         return offer.pack() + ask + ark
 
     def run(self) -> Conversation:
-        """``SevError``: what the firmware refuses, and the sender is told. ``InputError``: the stream makes no sense,
-        or is incomplete; ``ChannelBroken``: it ends. In each case the firmware has forgotten the guest, except one
-        whose GO is the only thing that is missing."""
+        """The receiver's side of a conversation with ``Outgoing.run``.
+
+        ``SevError``: what the firmware refuses, and the sender is told. ``InputError``: the stream makes no sense, or
+        is incomplete; ``ChannelBroken``: it ends. In each case the firmware has forgotten the guest, except one whose
+        GO is the only thing that is missing."""
         yield self.offer()
         reader = Reader("migration stream")
         start = yield from reader.take(8, "MAGIC")
@@ -369,17 +369,18 @@ class Incoming:
 class DomainGuestOwner(GuestOwner):
     """A guest owner whose guest may move, but only inside one owner's domain: that of the OCA certificate ``domain``.
 
-    It launches on such a platform only, and only under a policy with DOMAIN (or NOSEND). From then on the firmware
-    enforces it: SEND_START compares the receiver's OCA with the platform's own. POLICY.SEV is wanted as well, because
-    DOMAIN alone proves that the domain's owner signed the receiver's PEK, not that an AMD chip holds it.
-    """
+    It launches on such a platform only, and only under a policy with DOMAIN and SEV, or with NOSEND. From then on the
+    firmware enforces it: SEND_START compares the receiver's OCA with the platform's own. POLICY.SEV is wanted as well,
+    because DOMAIN alone proves that the domain's owner signed the receiver's PEK, not that an AMD chip holds it."""
 
     def __init__(self, domain: SevCertificate, roots: str | Roots | list[Roots] = "amd", **options: object) -> None:
         super().__init__(roots, **options)  # type: ignore[arg-type]
         self.domain = domain
 
     def check_policy(self, policy: int) -> None:
-        """``SevError`` POLICY_FAILURE as ``GuestOwner.check_policy``, and for a policy that lets the guest leave."""
+        """Refuse a policy that lets the guest leave the domain, or that ``GuestOwner.check_policy`` refuses.
+
+        ``SevError`` POLICY_FAILURE."""
         super().check_policy(policy)
         policy = Policy(policy)
         if not policy.nosend and not (policy.domain and policy.sev):
@@ -387,8 +388,10 @@ class DomainGuestOwner(GuestOwner):
             raise SevError(Status.POLICY_FAILURE, rule)
 
     def open_session(self, chain: Chain, policy: int) -> Opened:
-        """As ``GuestOwner.open_session``; before it POLICY_FAILURE for a platform of another domain, and the status of
-        the rule (INVALID_CERTIFICATE, BAD_SIGNATURE) if the domain's OCA did not sign the platform's PEK."""
+        """As ``GuestOwner.open_session``, for a platform of this owner's domain only.
+
+        Before it, ``SevError`` POLICY_FAILURE for a platform of another domain, and the status of the rule
+        (INVALID_CERTIFICATE, BAD_SIGNATURE) if the domain's OCA did not sign the platform's PEK."""
         if chain.oca is None or chain.oca.pack() != self.domain.pack():
             raise SevError(Status.POLICY_FAILURE, "the platform's OCA certificate is not that of the domain")
         if chain.pek is not None:

@@ -12,9 +12,15 @@ class PlatformOwner:
 
     A new key comes from ``rng``, else from the stream ``name`` of ``seed``, else from the operating system; an owner
     who has one already brings ``key``, and ``oca`` if it has a certificate too. The private key stays in here;
-    signatures are deterministic (RFC 6979).
+    signatures are deterministic (RFC 6979). ``InputError`` if ``oca`` is for another key, ``SevError`` (as ``validate``
+    of ``sevref.certs``) if it is no OCA certificate signed by itself.
 
-    ``InputError`` if ``oca`` is for another key, ``SevError`` (rule V) if it is no OCA certificate signed by itself.
+        >>> from sevref import Machine, Platform, PlatformOwner
+        >>> platform, owner = Platform(Machine(seed=b"docs")), PlatformOwner(seed=b"docs")
+        >>> platform.init()
+        >>> platform.pek_cert_import(owner.sign_csr(platform.pek_csr()), owner.oca)
+        >>> platform.platform_status().owner
+        1
     """
 
     def __init__(

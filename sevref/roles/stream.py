@@ -54,7 +54,21 @@ class Kind(IntEnum):
 
 
 class StreamHead(Layout, size=0x8C8):
-    """Start of a stream. SESSION says nothing about itself: policy and sender come from here, and are checked by it."""
+    """Start of a stream, 2248 bytes.
+
+    SESSION says nothing about itself: policy and sender come from here, and are checked by it. Offset, size in bytes,
+    field:
+
+        0x000    8  magic       SEVguest
+        0x008    4  version     version of this format: 1
+        0x00C    4  policy      the guest's policy as SEND_START returned it; POLICY_MAC covers it
+        0x010    8  ram_size    bytes of RAM from guest-physical address 0, a multiple of 4096
+        0x018    4  image_size  bytes of firmware image that end at 4 GiB, a multiple of 4096
+        0x01C    4  vmsas       register pages: vCPUs of an SEV-ES guest, 0 without SEV-ES
+        0x020    4  reserved    zero
+        0x024 2084  sender_pdh  the sender's PDH certificate at SEND_START
+        0x848  128  session     SESSION as SEND_START wrote it
+    """
 
     magic = raw(0x00, 8, "SEVguest", default=STREAM_MAGIC)
     version = u32(0x08, "version of this format: 1", default=VERSION)
@@ -68,7 +82,14 @@ class StreamHead(Layout, size=0x8C8):
 
 
 class Record(Layout, size=0x10):
-    """What comes next in a stream."""
+    """What comes next in a stream, 16 bytes.
+
+    Offset, size in bytes, field:
+
+        0x00 4  kind     1 DATA, 2 VMSA, 3 SHARED, 4 END
+        0x04 4  length   bytes of payload: a multiple of 16 from 16 to 20480; 0 for END
+        0x08 8  address  guest-physical address; VMSA: number of the vCPU; END: records before this one
+    """
 
     kind = u32(0x00, "1 DATA, 2 VMSA, 3 SHARED, 4 END", names=Kind)
     length = u32(0x04, "bytes of payload: a multiple of 16 from 16 to 20480; 0 for END")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
 
+from sevref import resources
 from sevref.certs import Algo, Chain, SevCertificate, Usage
 from sevref.show import palette
 from sevref.show.html import MONO, Html, chip, element
@@ -92,8 +96,15 @@ def fingerprint(data: bytes) -> Html:
     return Html(element("code", data.hex(), style), data.hex())
 
 
-def party_table(*names: str) -> Table:
-    """Who is on stage: all parties, or those named, in that order."""
+def party_table(*names: str, here: Mapping[str, tuple[str, str]] | None = None) -> Table:
+    """Who is on stage: all parties, or those named, in that order.
+
+    With ``here`` (party -> what it holds, what it does) the table says what each does in one notebook; two parties of a
+    kind have a letter, as in "AMD-SP A".
+    """
+    if here is not None:
+        told = [{"party": party(name), "holds": holds, "here": does} for name, (holds, does) in here.items()]
+        return table(told, "Who is on stage")
     rows = [dict(zip(("party", "wants", "holds", "trusts"), row, strict=True)) for row in _PARTIES]
     chosen = [row for name in names for row in rows if row["party"] == palette.party_name(name)] if names else rows
     return table([{**row, "party": party(row["party"])} for row in chosen], "Who is on stage")
@@ -113,6 +124,13 @@ def key_table(*names: str) -> Table:
         for row in chosen
     ]
     return table(shown, "The keys")
+
+
+def glossary_table() -> Table:
+    """The words of the walkthrough: the list that the reading site shows as its glossary."""
+    words = tomllib.loads(resources.data_path("site", "glossary.toml").read_text(encoding="utf-8"))
+    link = re.compile(r" See \[[^]]*\]\([^)]*\)\.")  # to a page of the site
+    return table([{"word": word, "meaning": link.sub("", meaning)} for word, meaning in words.items()], "Glossary")
 
 
 def certificate_table(chain: Chain, title: str = "") -> Table:

@@ -9,6 +9,8 @@ always stands beside it.
 
 from __future__ import annotations
 
+import re
+
 #: who acts; the keys are the names that pictures show
 PARTIES: dict[str, str] = {
     "AMD": "#BC4F2B",
@@ -67,8 +69,8 @@ def party_name(name: str) -> str:
 
 
 def party(name: str) -> str:
-    """Colour of a party; parties that are not in the table are grey."""
-    return PARTIES.get(party_name(name), NEUTRAL)
+    """Colour of a party; two of a kind ("AMD-SP A", "AMD-SP B") share theirs. Parties not in the table are grey."""
+    return PARTIES.get(party_name(re.sub(r" [A-Z]$", "", name.strip())), NEUTRAL)
 
 
 def key(name: str) -> str:

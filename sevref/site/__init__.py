@@ -21,7 +21,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from sevref import resources
-from sevref.site import api, command_line, firmware, words
+from sevref.site import api, command_line, firmware, notebooks, words
 from sevref.site.markdown import Pages
 from sevref.status import InputError
 
@@ -47,7 +47,7 @@ def stage(folder: Path) -> None:
     shutil.copytree(site / "static", folder / "_static")
     (folder / "notebooks").mkdir()
     for path in sorted(resources.notebooks_path().glob("*.ipynb")):
-        shutil.copy(path, folder / "notebooks")
+        (folder / "notebooks" / path.name).write_text(notebooks.for_the_site(path), encoding="utf-8")
 
 
 def build(folder: Path) -> None:

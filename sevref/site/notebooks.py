@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from sevref import resources
@@ -55,17 +56,24 @@ def section(heading: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-").lstrip("0123456789-")
 
 
+def for_the_site(path: Path) -> str:
+    """A stored notebook without its links to the glossary in 00: the site's own lead to the word itself."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = re.sub(
+                r"\[([^\]]*)\]\((?:00-start-here\.ipynb)?#Glossary\)", r"\1", "".join(cell["source"])
+            )
+    return json.dumps(notebook)
+
+
 @cache
 def titles() -> dict[str, str]:
     """Name of each notebook -> its title, in order."""
-    return {name: next(heading for level, heading in headings if level == 1) for name, headings in _headings().items()}
-
-
-def _headings() -> dict[str, list[tuple[int, str]]]:
     found = {}
     for name, document in _documents().items():
         texts = ["".join(cell["source"]) for cell in document["cells"] if cell["cell_type"] == "markdown"]
-        found[name] = [heading for text in texts for heading in headings(text)]
+        found[name] = next(words for text in texts for level, words in headings(text) if level == 1)
     return found
 
 

@@ -22,7 +22,9 @@ def link_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     if docname in _PAGES or docname.startswith("api/"):
         return
     left = {term.split(" (")[0]: term for term in load("glossary.toml")}
-    pattern = re.compile(r"\b(" + "|".join(map(re.escape, sorted(left, key=len, reverse=True))) + r")\b")
+    pattern = re.compile(
+        r"(?<![\w-])(" + "|".join(map(re.escape, sorted(left, key=len, reverse=True))) + r")s?(?![\w-])"
+    )
     targets = app.env.domains.standard_domain.objects
     for node in list(doctree.findall(nodes.Text)):
         if not left or any(isinstance(parent, _KEEP) for parent in _parents(node)):
@@ -39,7 +41,7 @@ def link_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
                 continue
             page, address = targets["term", term]
             made.append(nodes.Text(words[position : found.start()]))
-            shown = nodes.inline("", found[1], classes=["term-link"])
+            shown = nodes.inline("", found[0], classes=["term-link"])
             made.append(make_refnode(app.builder, docname, page, address, shown))
             position = found.end()
         if made:

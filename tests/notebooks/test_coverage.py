@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from record import FILE, recorded  # a program, beside this file
 
 import sevref
 from sevref import Machine, Platform, SevError, Status
@@ -21,9 +21,6 @@ from sevref.layout import layouts
 from sevref.show import byte_map
 from sevref.show.coverage import Seen, as_json, code_cells, record, record_cells, recorder
 from sevref.status import InputError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from record import FILE, recorded  # a program, beside this file
 
 COMMANDS_NOT_SHOWN = {"RING_BUFFER": "sevref checks its arguments and then declines, so it never succeeds"}
 

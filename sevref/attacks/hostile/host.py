@@ -64,8 +64,9 @@ class Host:
         return int(page) + gpa % PAGE
 
     def remap(self, gpa: int, address: int) -> None:
-        """Change one entry of the nested page table; under SEV-SNP the page's owner too (RMPUPDATE), as a hypervisor
-        must to keep the guest running."""
+        """Change one entry of the nested page table.
+
+        Under SEV-SNP the page's owner too (RMPUPDATE), as a hypervisor must to keep the guest running."""
         self.ask("remap", gpa=gpa, address=address)
 
     def run(self, action: str, **arguments: Any) -> Any:
@@ -73,15 +74,17 @@ class Host:
         return self.ask("run", action=action, arguments=arguments)
 
     def run_as(self, asid: int, address: int, gpa: int, size: int) -> bytes:
-        """Start the attacker's own virtual machine with ``asid`` in its VMCB, mapping ``gpa`` to host ``address``: what
-        its first accesses read."""
+        """Start the attacker's own virtual machine with ``asid`` in its VMCB: what its first accesses read.
+
+        It maps ``gpa`` to host ``address``."""
         return bytes.fromhex(self.ask("run_as", asid=asid, address=address, gpa=gpa, size=size))
 
     # -- the mailbox
 
     def mailbox(self, command: int, *fields: tuple[int, int]) -> bytes:
-        """Write a command buffer of (value, size) fields, ring the mailbox, read the buffer back. ``Refused`` with the
-        status unless SUCCESS."""
+        """Write a command buffer of (value, size) fields, ring the mailbox, read the buffer back.
+
+        ``Refused`` with the status unless SUCCESS."""
         buffer = b"".join(value.to_bytes(size, "little") for value, size in fields)
         address = int(self.brief["scratch"])
         self.write(address, buffer)

@@ -51,10 +51,12 @@ class Remote(Platform):
         self._scratch = int(host.brief["scratch"])
 
     def mailbox(self, command_id: int, address: int = 0) -> Status:
+        """As ``Platform.mailbox``, over the pipe."""
         return Status[self._host.ask("mailbox", command=command_id, address=address)]
 
     @property
     def refusal(self) -> SevError | None:
+        """As ``Platform.refusal``, as the pipe told it."""
         return None
 
 
@@ -142,8 +144,9 @@ def _launch(
 
 
 def clone(host: Host) -> Claim:
-    """Replay the owner's session on the same platform: a second guest with the same transport keys. The owner accepts
-    its measurement, and gives it the secret, if it answers a session more than once."""
+    """Replay the owner's session on the same platform: a second guest with the same transport keys.
+
+    The owner accepts its measurement, and gives it the secret, if it answers a session more than once."""
     platform, policy, image = Remote(host), int(host.brief["policy"]), bytes.fromhex(host.brief["image"])
     opened = _open(host, _endorsed(host, platform.pdh_cert_export(), host.brief["chip_id"]), policy)
     guests = []
@@ -175,8 +178,9 @@ def rollback(host: Host) -> Claim:
 
 
 def downgrade(host: Host) -> Claim:
-    """Launch under a policy that allows debugging instead of the owner's, then read the guest with DBG_DECRYPT. First
-    with the owner's session, then without any."""
+    """Launch under a policy that allows debugging instead of the owner's, then read the guest with DBG_DECRYPT.
+
+    First with the owner's session, then without any."""
     platform, policy, image = Remote(host), int(host.brief["policy"]), bytes.fromhex(host.brief["image"])
     opened = _open(host, _endorsed(host, platform.pdh_cert_export(), host.brief["chip_id"]), policy)
     try:
@@ -191,8 +195,9 @@ def downgrade(host: Host) -> Claim:
 
 
 def wrong_guest(host: Host) -> Claim:
-    """Two guests from one session, the second with an image that tells the attacker everything. The owner answers the
-    first one's measurement; its packet goes into the second."""
+    """Two guests from one session, the second with an image that tells the attacker everything.
+
+    The owner answers the first one's measurement; its packet goes into the second."""
     platform, policy, image = Remote(host), int(host.brief["policy"]), bytes.fromhex(host.brief["image"])
     api = (int(host.brief["api"][0]), int(host.brief["api"][1]))
     opened = _open(host, _endorsed(host, platform.pdh_cert_export(), host.brief["chip_id"]), policy)

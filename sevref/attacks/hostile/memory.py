@@ -25,7 +25,9 @@ def determinism(host: Host) -> Claim:
 
 
 def address_dependence(host: Host) -> Claim:
-    """E2: two zero pages; how many different ciphertext blocks are there in one page, and in both?"""
+    """E2: two zero pages, and how many different ciphertext blocks are in them.
+
+    In one page, and in both."""
     page = host.place(host.brief["request"])
     host.run("store", data=bytes(PAGE).hex())
     one = blocks(host.read(page, PAGE))
@@ -45,8 +47,9 @@ def plain_reads(host: Host) -> Claim:
 
 
 def fault(host: Host) -> Claim:
-    """E4: flip one ciphertext bit under an RSA-CRT exponent and let the victim sign (Buhren et al. 2017): one faulty
-    signature gives the private key."""
+    """E4: flip one ciphertext bit under an RSA-CRT exponent and let the victim sign (Buhren et al. 2017).
+
+    One faulty signature gives the private key."""
     n, e = int(host.brief["rsa_n"]), int(host.brief["rsa_e"])
     p, message = host.place(host.brief["rsa"]), 0x1234567
     cell = host.read(p, 1)
@@ -77,8 +80,10 @@ def registers_replay(host: Host) -> Claim:
 
 
 def recover_constants(host: Host) -> Claim:
-    """E5: under XE the difference of one moved block is T(p) ^ T(q). On the attacker's own memory: encrypt zeros at p,
-    move the 16 bytes to p ^ 2^i, decrypt there. Equations for several pairs, solved over GF(2)."""
+    """E5: under XE the difference of one moved block is T(p) ^ T(q).
+
+    On the attacker's own memory: encrypt zeros at p, move the 16 bytes to p ^ 2^i, decrypt there. Equations for several
+    pairs, solved over GF(2)."""
     c, base, bits = host.c_bit, int(host.brief["own"]), range(4, int(host.brief["own_bits"]))
     found = {}
     for bit in bits:
@@ -110,8 +115,9 @@ def move_blocks(host: Host) -> Claim:
 
 
 def markers(host: Host) -> Claim:
-    """E7: get data that equals its own tweak into the victim (a web request will do) and search memory for blocks that
-    are all alike: that is where the victim keeps requests. Under XEX ciphertext ^ T(p) is looked at instead."""
+    """E7: get data that equals its own tweak into the victim (a web request will do) and search memory for it.
+
+    Blocks that are all alike are where the victim keeps requests. Under XEX ciphertext ^ T(p) is looked at instead."""
     constants, places = host.brief["constants"] or {}, [int(p) for p in host.brief["pages"]]
     # Where the request will lie is not known: each candidate page is tried with the tweaks of that page.
     for candidate in places:
@@ -127,8 +133,9 @@ def markers(host: Host) -> Claim:
 
 
 def guess_constant(host: Host) -> Claim:
-    """E8: guess and check of a tweak constant with little entropy (period 2: 65,536 values) on the attacker's own
-    memory. Block j carries guess j; the whole megabyte is written, moved and read at once."""
+    """E8: guess and check of a tweak constant with little entropy (period 2: 65,536 values).
+
+    On the attacker's own memory. Block j carries guess j; the whole megabyte is written, moved and read at once."""
     c, base, bit = host.c_bit, int(host.brief["own"]), 20
     size = 65536 * 16
     guesses = b"".join(j.to_bytes(2, "little") * 8 for j in range(65536))
@@ -141,8 +148,9 @@ def guess_constant(host: Host) -> Claim:
 
 
 def known_text(host: Host) -> Claim:
-    """E9: a restricted encryption oracle. Wanted: two bytes at an address of the victim's code. Search the known kernel
-    text for a block whose plaintext, moved there, begins with them, and move its ciphertext."""
+    """E9: a restricted encryption oracle for two bytes at an address of the victim's code.
+
+    Search the known kernel text for a block whose plaintext, moved there, begins with them, and move its ciphertext."""
     constants, kernel = host.brief["constants"] or {}, bytes.fromhex(host.brief["kernel_text"])
     start, target = int(host.brief["kernel"]), int(host.brief["check"])
     p, wanted = host.place(target), bytes.fromhex(host.brief["wanted"])
@@ -208,8 +216,10 @@ def raw_move(host: Host) -> Claim:
 
 
 def side_channel(host: Host) -> Claim:
-    """E15: the ciphertext side channel (Li et al. 2021, 2022). The victim exponentiates with a constant-time ladder:
-    before each step it stores a swap mask, all zeros or all ones, at a fixed place. Equal ciphertexts, equal bits."""
+    """E15: the ciphertext side channel (Li et al. 2021, 2022) of a constant-time ladder.
+
+    Before each step of an exponentiation the victim stores a swap mask, all zeros or all ones, at a fixed place. Equal
+    ciphertexts, equal bits."""
     p, n = host.place(host.brief["mask"]), int(host.brief["bits"])
     seen = []
     host.run("ladder_start")
@@ -245,8 +255,10 @@ def registers_dictionary(host: Host) -> Claim:
 
 
 def firmware_oracle(host: Host) -> Claim:
-    """E16 (Heracles): record the ciphertext of the secret at p. Then let the firmware move a page of chosen content to
-    p: the same ciphertext means the same plaintext."""
+    """E16 (Heracles): let the firmware encrypt chosen content at the address of the secret.
+
+    Record the ciphertext of the secret at p. Then let the firmware move a page of chosen content to p: the same
+    ciphertext means the same plaintext."""
     handle, gpa = int(host.brief["handle"]), int(host.brief["secret"])
     p, x = host.place(gpa), host.place(host.brief["request"])
     recorded = host.read(p, 16)
