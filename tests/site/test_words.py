@@ -67,7 +67,7 @@ def test_a_place_that_is_not_there_is_an_error():
 def test_places_are_found_by_what_happens_there():
     cells = notebooks.cells()
     numbered = [cell for cell in cells if cell.notebook == "08-snapshot"]
-    assert len(numbered) > 10 and numbered[0].heading.startswith("1. ")
+    assert len(numbered) > 10 and {"1", "2"} <= {cell.heading.partition(".")[0] for cell in numbered}
     assert notebooks.place("08", "runs", "SWAP_OUT").answers("SWAP_OUT") == ["SUCCESS"]
     (where,) = (
         cell for cell in notebooks.answering("PEK_CERT_IMPORT", Status.ALREADY_OWNED) if cell.notebook[:2] == "02"
