@@ -25,10 +25,11 @@ _REFERENCE = re.compile(r"\{\{(\d\d) (runs|refuses|shows|calls) ([^}]+)\}\}")
 
 @dataclass(frozen=True)
 class Cell:
-    """A code cell: the heading above it, its code, and what it exercises."""
+    """A code cell: the heading above it, whether that is of a numbered step, its code, and what it exercises."""
 
     notebook: str
     heading: str
+    step: bool
     source: str
     seen: dict[str, Any]
 
@@ -93,19 +94,21 @@ def _documents() -> dict[str, Any]:
 
 @cache
 def cells() -> tuple[Cell, ...]:
-    """All code cells, in order."""
+    """All code cells, notebook by notebook: those of numbered steps first, which explain what they do."""
     recorded = json.loads(resources.data_path("site", "coverage.json").read_text(encoding="utf-8"))
     found = []
     for name, document in _documents().items():
-        heading, number = "", 0
+        heading, step, number = "", False, 0
         for cell in document["cells"]:
             source = "".join(cell["source"])
             if cell["cell_type"] == "markdown":
-                heading = next((words for _, words in reversed(headings(source))), heading)
+                for level, heading in headings(source):
+                    step = step if level > 2 else re.match(r"\d+\. ", heading) is not None
             elif cell["cell_type"] == "code":
                 number += 1
-                found.append(Cell(name, heading, source, recorded.get(name, {}).get(str(number), {})))
-    return tuple(found)
+                seen = recorded.get(name, {}).get(str(number), {})
+                found.append(Cell(name, heading, step, source, seen))
+    return tuple(sorted(found, key=lambda cell: (cell.notebook, not cell.step)))
 
 
 def _first(test: Callable[[Cell], Any]) -> list[Cell]:

@@ -69,6 +69,7 @@ def test_places_are_found_by_what_happens_there():
     numbered = [cell for cell in cells if cell.notebook == "08-snapshot"]
     assert len(numbered) > 10 and {"1", "2"} <= {cell.heading.partition(".")[0] for cell in numbered}
     assert notebooks.place("08", "runs", "SWAP_OUT").answers("SWAP_OUT") == ["SUCCESS"]
+    assert re.match(r"\d+\. ", notebooks.place("04", "runs", "LAUNCH_MEASURE").heading)  # not a summary, nor an attack
     (where,) = (
         cell for cell in notebooks.answering("PEK_CERT_IMPORT", Status.ALREADY_OWNED) if cell.notebook[:2] == "02"
     )
