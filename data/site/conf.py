@@ -9,7 +9,14 @@ html_title = f"sevref {__version__}"
 language = "en"
 smartquotes = False  # "--json" is not a dash
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sevref.site.docstrings", "sevref.site.terms"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sevref.site.description",
+    "sevref.site.docstrings",
+    "sevref.site.menu",
+    "sevref.site.terms",
+]
 # Annotations name classes by their bare names, and two classes may be called Guest.
 suppress_warnings = ["ref.python"]
 
@@ -42,3 +49,4 @@ html_theme_options = {
     "navigation_with_keys": False,  # the arrow keys scroll wide tables
     "top_of_page_buttons": [],
 }
+autodoc_use_type_comments = False

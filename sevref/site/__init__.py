@@ -6,7 +6,7 @@ builds it (default ``build/site``) from the executed notebooks as they are store
 command line, the tables of layouts, commands and statuses, the rules of every command, the words in ``data/site`` and
 the docstrings. Needs the ``site`` extra. Pages load nothing from the network. Every status, command, layout and key has
 an address: ``statuses.html#status-invalid-length``, ``commands/launch_start.html``, ``layouts.html#layout-session``,
-``keys.html#key-pek``.
+``keys.html#key-pek``. The same sources give the same bytes, whatever the day, the machine and the folder.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 from sevref import resources
 from sevref.site import api, command_line, firmware, notebooks, words
@@ -79,11 +80,24 @@ def _sphinx(source: Path, made: Path, doctrees: Path) -> None:
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
     console.nocolor()
-    os.environ["SOURCE_DATE_EPOCH"] = "0"  # no page carries the day of its making
     warnings = io.StringIO()
-    with patch_docutils(str(source)), docutils_namespace(), contextlib.redirect_stderr(warnings):
+    with (
+        patch.dict(os.environ, SOURCE_DATE_EPOCH="0"),  # no page carries the day of its making
+        patch_docutils(str(source)),
+        docutils_namespace(),
+        contextlib.redirect_stderr(warnings),
+    ):
         app = Sphinx(
-            source, source, made, doctrees, "html", status=None, warning=warnings, warningiserror=True, freshenv=True
+            source,
+            source,
+            made,
+            doctrees,
+            "html",
+            status=None,
+            warning=warnings,
+            warningiserror=True,
+            freshenv=True,
+            parallel=min(4, len(os.sched_getaffinity(0))),
         )
         app.build(force_all=True)
     if app.statuscode or warnings.getvalue():

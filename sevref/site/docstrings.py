@@ -11,12 +11,17 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+from sevref.layout import Layout, layouts
+from sevref.site.markdown import anchor
+
 _BULLET = re.compile(r"([-*]) ")
 
 
 def plain(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Event ``autodoc-process-docstring``: rewrites ``lines`` in place."""
+    """Event ``autodoc-process-docstring``: rewrites ``lines`` in place. Structures link to their table."""
     lines[:] = rewritten(lines)
+    if isinstance(obj, type) and issubclass(obj, Layout) and layouts().get(obj.__name__) is obj:
+        lines += ["", f":ref:`Its fields <{anchor('layout', obj.__name__)}>`.", ""]
 
 
 def rewritten(lines: list[str]) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from sevref import show
@@ -12,7 +14,7 @@ from sevref.firmware import BODIES, BY_NAME, COMMANDS, GuestState, PlatformState
 from sevref.firmware.commands import Command
 from sevref.firmware.rules import Rule, rules
 from sevref.layout import Layout, layouts
-from sevref.site import api, notebooks
+from sevref.site import api, notebooks, recorded
 from sevref.site.markdown import Pages, anchor, code, link, raw_html, table, target, text, toctree
 from sevref.site.words import load
 from sevref.status import Status
@@ -61,6 +63,9 @@ def _commands(built: dict[str, tuple[Rule, ...]], words: dict[str, Any]) -> str:
         "One page per command of the mailbox: when it is allowed, what it checks, in which order and with which "
         "status, and what it changes. The rules are read from the source that runs; `sevref why COMMAND` prints "
         "the same.\n",
+        f"Every address passes {link('the address check', 'address-check')} first. Rules and statuses are those of the "
+        "default profile, `SPEC_0_24`; where a recorded firmware answers otherwise there is a switch in "
+        "{py:class}`sevref.firmware.profile.Profile`.\n",
         "A command that fails changes no state, except where its page says otherwise. An id that is in no row is "
         f"{status_link(Status.INVALID_COMMAND)}, whatever else is wrong.\n",
     ]
@@ -71,7 +76,7 @@ def _commands(built: dict[str, tuple[Rule, ...]], words: dict[str, Any]) -> str:
             if GROUPS[BY_NAME[name].id >> 4] == group
         ]
         parts += [f"## {group.capitalize()}\n", table(("id", "command", "what it is for"), rows)]
-    return "\n".join([*parts, toctree([name.lower() for name in built], hidden=True)])
+    return "\n".join([*parts, toctree([*(name.lower() for name in built), "/address-check"], hidden=True)])
 
 
 def _command(row: Command, found: tuple[Rule, ...], words: dict[str, Any]) -> str:
@@ -85,14 +90,14 @@ def _command(row: Command, found: tuple[Rule, ...], words: dict[str, Any]) -> st
     module = inspect.getmodule(BODIES[row.id])
     assert module is not None
     facts.append(("source", f"{api.module_link(module.__name__)}, {code(BODIES[row.id].__name__)}"))
-    seen = notebooks.seen(row.name, f"{row.name.lower()}(")
-    facts.append(("in the notebooks", seen or "not yet"))
+    structures = ", ".join(layout_link(layouts()[name]) for name in handled().get(row.name, ()))
+    facts.append(("reads or writes beside it", structures or "no structure"))
     checks = [
         (
             f"[{rule.order}]{{#{address}-rule-{rule.order}}}",
             status_link(rule.status),
-            text(rule.rule),
-            text(rule.sheet),
+            _rule(rule, words.get("of", {})),
+            text(rule.sheet).replace(" ", "\N{NO-BREAK SPACE}").replace(";\N{NO-BREAK SPACE}", "; "),
         )
         for rule in found
     ]
@@ -104,15 +109,63 @@ def _command(row: Command, found: tuple[Rule, ...], words: dict[str, Any]) -> st
             target(f"{address}-allowed") + "## When it is allowed\n",
             _allowed(row),
             target(f"{address}-checks") + "## What it checks\n",
-            "In this order; the first rule that is broken gives its status. The last column is the place in the "
-            "project's fact sheets, which record where each rule comes from.\n",
+            text(words["checks"]) + "\n",
+            "The rules, in the order in which they are checked: each row says what has to hold, or what must not be "
+            "the case; the first that is broken gives its status. `<...>` stands for a value of the call. The last "
+            "column is the place in the project's fact sheets, which record where each rule comes from.\n",
             table(("", "status", "rule", "sheet"), checks),
             target(f"{address}-changes") + "## What it changes\n",
             *(f"- {text(line)}" for line in words["changes"]),
             "",
             *([f"**When it fails.** {text(words['fails'])}\n"] if "fails" in words else []),
+            target(f"{address}-seen") + "## Where it is seen\n",
+            _in_notebooks(row.name),
+            _in_traces(row.name),
         ]
     )
+
+
+@cache
+def handled() -> dict[str, list[str]]:
+    """Structures beside its buffer that the firmware read or wrote in each command, as recorded in the notebooks."""
+    found: dict[str, set[str]] = {}
+    for cell in notebooks.cells():
+        for command, names in cell.seen.get("handled", {}).items():
+            found.setdefault(command, set()).update(names)
+    return {command: sorted(names) for command, names in found.items()}
+
+
+def _in_notebooks(name: str) -> str:
+    """Where a command succeeds in the notebooks, and for each other status where it is answered."""
+    shown = {status: notebooks.links(notebooks.answering(name, status)) for status in Status}
+    runs = shown.pop(Status.SUCCESS)
+    lines = [f"**In the notebooks** it succeeds in {runs}.\n" if runs else "**In the notebooks** it never succeeds.\n"]
+    if rows := [(status_link(status), places) for status, places in shown.items() if places]:
+        lines += ["It is refused:\n", table(("with", "in"), rows)]
+    return "\n".join(lines)
+
+
+def _in_traces(name: str) -> str:
+    """How often AMD's firmware was recorded to answer what."""
+    files = recorded.answers().get(name, {})
+    if not files:
+        return "**In the recorded traces** of AMD's firmware it does not occur.\n"
+    total = sum(files.values(), Counter())
+    rows = [
+        (recorded.trace_link(file), ", ".join(f"{code(status)} {count}" for status, count in sorted(counts.items())))
+        for file, counts in files.items()
+    ]
+    return (
+        f"**In the recorded traces** AMD's firmware answers it {total.total()} times; "
+        f"{link('sevref conform', 'cli-sevref-conform')} replays them.\n\n" + table(("file", "answers"), rows)
+    )
+
+
+def _rule(rule: Rule, of: dict[str, str]) -> str:
+    """A rule's text; before it what its group is about, and the address check as a link."""
+    about = of.get(rule.sheet.split(";")[0])
+    words = text(rule.rule).replace("address check", link("address check", "address-check"))
+    return f"*{about}:* {words}" if about else words
 
 
 def _buffer(row: Command) -> str:
@@ -125,6 +178,10 @@ def _allowed(row: Command) -> str:
     lines = [f"- Platform: {_state_links('platform', row.platform)}."]
     if row.guest is not None:
         lines.append(f"- Guest: {_state_links('guest', row.guest)}.")
+    elif row.next_guest is not None:
+        lines.append("- Guest: a new one.")
+    elif row.buffer is not None and any(field.name == "handle" for field in row.buffer.fields):
+        lines.append("- Guest: any; the handle may also name none.")
     if row.bound:
         lines.append(f"- The guest has an ASID; without one {status_link(Status.INACTIVE)}.")
     if row.next_platform is not None:
@@ -150,15 +207,39 @@ def _statuses(built: dict[str, tuple[Rule, ...]]) -> str:
         ),
     ]
     for status in Status:
-        givers = [name for name, found in built.items() if any(rule.status is status for rule in found)]
         lines = [f"`0x{status:02X}`: {text(status.meaning)}.\n"]
         if status is not Status.SUCCESS:
-            links = ", ".join(link(name, f"{anchor('command', name)}-checks") for name in givers)
-            lines.append(f"Commands with a rule that gives it: {links}.\n" if links else _nobody(status))
-        if seen := notebooks.seen(status.name):
-            lines.append(f"Seen in {seen}.\n")
+            givers = ", ".join(
+                _rules_of(name, found, status) for name, found in built.items() if _numbers(found, status)
+            )
+            lines.append(f"**Commands and their rules that give it**: {givers}.\n" if givers else _nobody(status))
+            if shown := _shown(status):
+                lines.append(f"**In the notebooks**: {shown}.\n")
         parts += [target(anchor("status", status.name)) + f"## {status.name}\n", *lines]
     return "\n".join(parts)
+
+
+def _numbers(found: tuple[Rule, ...], status: Status) -> list[int]:
+    return [rule.order for rule in found if rule.status is status]
+
+
+def _rules_of(name: str, found: tuple[Rule, ...], status: Status) -> str:
+    """A command and the numbers of its rules, each a link."""
+    address, orders = anchor("command", name), _numbers(found, status)
+    numbers = [link(str(number), f"{address}-rule-{number}") for number in orders]
+    if len(numbers) > 6:
+        numbers[5:] = [f"{len(numbers) - 5} more"]
+    return f"{link(name, f'{address}-checks')} ({', '.join(numbers)})"
+
+
+def _shown(status: Status) -> str:
+    """Where a status is answered in the notebooks, and by which commands; or by a check of somebody else."""
+    shown = []
+    for cell in notebooks.with_status(status):
+        names = cell.refused(status)
+        several = f"{', '.join(names[:3])} and {len(names) - 3} more" if len(names) > 4 else ", ".join(names)
+        shown.append(f"{cell.link()} ({several or 'a check outside the firmware'})")
+    return "; ".join(shown)
 
 
 def _nobody(status: Status) -> str:
@@ -177,12 +258,20 @@ def _layouts() -> str:
     for row in COMMANDS.values():
         if row.buffer is not None:
             users.setdefault(row.buffer.__name__, []).append(row.name)
+    handlers: dict[str, list[str]] = {}
+    for row in COMMANDS.values():
+        for name in handled().get(row.name, ()):
+            handlers.setdefault(name, []).append(row.name)
     found = layouts()
     parts = [
         "# Layouts\n",
         "Every binary structure: buffers of commands, certificates, what travels, and the inputs of MACs and "
         "signatures. Offsets and sizes are in bytes; integers are little-endian. From the same declaration come "
         "parsing, packing and the byte maps of the notebooks.\n",
+        table(
+            ("layout", "bytes", "what it is"),
+            [(layout_link(cls), str(cls.SIZE) if cls.FIXED else "varies", _first_line(cls)) for cls in found.values()],
+        ),
     ]
     for name, cls in found.items():
         size = f"{cls.SIZE} bytes (`0x{cls.SIZE:X}`)" if cls.FIXED else "The size depends on its fields"
@@ -197,15 +286,24 @@ def _layouts() -> str:
             for field in cls.table()
         ]
         uses = ", ".join(command_link(user) for user in users.get(name, ()))
+        handles = ", ".join(command_link(user) for user in handlers.get(name, ()))
+        seen = notebooks.links(notebooks.showing(name))
         parts += [
             target(anchor("layout", name)) + f"## {name}\n",
-            text((inspect.getdoc(cls) or "").split("\n\n")[0]) + "\n",
-            f"{size}; {api.module_link(cls.__module__)}." + (f" Buffer of {uses}." if uses else ""),
-            *([f"Seen in {seen}."] if (seen := notebooks.seen(name)) else []),
+            _first_line(cls) + "\n",
+            f"{size}; {api.module_link(cls.__module__)}."
+            + (f" Buffer of {uses}." if uses else "")
+            + (f" Read or written by {handles}." if handles else "")
+            + (f" Shown as a byte map in {seen}." if seen else ""),
             "",
             table(("field", "offset", "size", "kind", "meaning"), rows),
         ]
     return "\n".join(parts)
+
+
+def _first_line(cls: type[Layout]) -> str:
+    """What a structure is: the first paragraph of its docstring."""
+    return text((inspect.getdoc(cls) or "").split("\n\n")[0])
 
 
 # ---------------------------------------------------------------------------------------------- states

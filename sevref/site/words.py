@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from sevref import resources
+from sevref.firmware import BY_NAME
+from sevref.firmware.rules import rules
 from sevref.show import cast, palette
-from sevref.site import notebooks
+from sevref.site import notebooks, recorded
 from sevref.site.markdown import Pages, anchor, link, table, target, text, toctree
 
 #: what is asked of each key, in the order of the page: field of keys.toml -> words
 OF_A_KEY = {
     "made": "Who makes it",
-    "lives": "Where it lives",
-    "protects": "What it protects",
-    "dies": "When it dies",
+    "lives": "Where does it live",
+    "protects": "What does it protect",
+    "dies": "When does it die",
 }
 #: what is asked of each command: end of the address -> words
-OF_A_COMMAND = {"allowed": "when it is allowed", "checks": "what it checks", "changes": "what it changes"}
+OF_A_COMMAND = {"allowed": "When is it allowed", "checks": "What does it check", "changes": "What does it change"}
 
 
 def load(name: str) -> dict[str, Any]:
@@ -33,8 +35,8 @@ def load(name: str) -> dict[str, Any]:
 def add(pages: Pages) -> None:
     """All pages of words."""
     for path in sorted(resources.data_path("site", "pages").glob("*.md")):
-        pages[path.name] = path.read_text(encoding="utf-8")
-    walk = [f"notebooks/{name}" for name in notebooks.texts()]
+        pages[path.name] = notebooks.linked(path.read_text(encoding="utf-8"))
+    walk = [f"{name[:2]} {title.split(':')[0]} <notebooks/{name}>" for name, title in notebooks.titles().items()]
     pages["index.md"] += toctree(walk, "Walkthrough", hidden=True) + toctree(
         [
             "About sevref <readme>",
@@ -56,6 +58,7 @@ def add(pages: Pages) -> None:
     pages["readme.md"] = _readme()
     for folder in ("protocol", "traces"):
         pages[f"{folder}/index.md"] = resources.data_path(folder, "README.md").read_text(encoding="utf-8")
+    pages["traces/index.md"] += "\n" + recorded.files()
     for path in sorted(resources.data_path("protocol").glob("client.*")):
         pages[f"protocol/{path.name}"] = path.read_text(encoding="utf-8")
     for path in sorted(resources.data_path("site", "examples").iterdir()):
@@ -97,9 +100,9 @@ def _keys() -> str:
         address = anchor("key", name)
         parts += [target(address) + f"## {name}: {key['name']}\n", f"{cast.key(name).html()} {text(key['kind'])}.\n"]
         for field, words in OF_A_KEY.items():
-            parts.append(target(f"{address}-{field}") + f"**{words}.** {key[field]}\n")
-        if seen := notebooks.seen(name):
-            parts.append(f"Seen in {seen}.\n")
+            parts.append(target(f"{address}-{field}") + f"**{words}?** {key[field]}\n")
+        if "seen" in key:
+            parts.append(f"**Where is it seen?** {notebooks.linked(key['seen'])}\n")
     return "\n".join(parts)
 
 
@@ -111,42 +114,47 @@ def _glossary() -> str:
     return "\n".join([*lines, "```", ""])
 
 
+def first_sentence(words: str) -> str:
+    """The first sentence of an answer."""
+    return re.split(r"(?<=[a-z)*0-9])\. (?=[A-Z])", words)[0].removesuffix(".") + "."
+
+
 def _questions() -> str:
-    asked = load("questions.toml")
-    keys, commands = load("keys.toml"), load("commands.toml")
+    """Every question with a short answer, and the place of the whole one."""
     parts = [
         "# Questions\n",
-        "What a reader of these pages must be able to say, and the place of each answer.\n",
+        "What a reader of these pages must be able to say. Each question links to the place of its whole answer.\n",
         "## Of each key\n",
-        table(
-            ("key", "", "", "", "", "in the notebooks"),
-            [
-                (
-                    link(name, anchor("key", name)),
-                    *(link(words.lower(), f"{anchor('key', name)}-{field}") for field, words in OF_A_KEY.items()),
-                    notebooks.seen(name, short=True) or "not yet",
-                )
-                for name in keys
-            ],
-        ),
-        "## Of each command\n",
-        table(
-            ("command", "", "", ""),
-            [
-                (
-                    link(name, anchor("command", name)),
-                    *(link(words, f"{anchor('command', name)}-{end}") for end, words in OF_A_COMMAND.items()),
-                )
-                for name in commands
-            ],
-        ),
     ]
-    for title, rows in asked.items():
-        parts += [
-            f"## {title}\n",
-            table(
-                ("question", "answer"),
-                [(text(row["question"]), ", ".join(row["answers"])) for row in rows],
-            ),
-        ]
+    for name, key in load("keys.toml").items():
+        address = anchor("key", name)
+        parts.append(f"### {name}: {text(key['name'])}\n")
+        for field, words in OF_A_KEY.items():
+            parts.append(f"- {link(words + '?', f'{address}-{field}')} {first_sentence(key[field])}")
+        parts.append("")
+    parts += ["## Of each command\n", _questions_of_commands()]
+    for title, rows in load("questions.toml").items():
+        parts.append(f"## {title}\n")
+        for row in rows:
+            places = "; ".join(notebooks.linked(place) for place in row["answers"])
+            parts.append(f"**{text(row['question'])}** {row['answer']}\n\n{places}\n")
     return "\n".join(parts)
+
+
+def _questions_of_commands() -> str:
+    """When it is allowed, what it checks, what it changes: a row per command."""
+    rows = []
+    for name, words in load("commands.toml").items():
+        row, found, address = BY_NAME[name], rules(name), anchor("command", name)
+        states = [state.name for state in (*sorted(row.platform), *sorted(row.guest or ()))]
+        number = "1 rule" if len(found) == 1 else f"{len(found)} rules"
+        rows.append(
+            (
+                link(name, address),
+                link(", ".join(states), f"{address}-allowed"),
+                f"{text(words['checks'])} {link(number, f'{address}-checks')}",
+                f"{text(words['changes'][0])} {link('More', f'{address}-changes')}",
+            )
+        )
+    heads = ("command", *(f"{words}?" for words in OF_A_COMMAND.values()))
+    return table(heads, rows)

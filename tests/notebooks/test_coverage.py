@@ -1,27 +1,25 @@
 """What the notebooks show, and what none of them does: commands, statuses, structures.
 
-Every notebook is run, each in a process of its own. A command, status or structure that none shows has to stand in a list
-below, with the reason; entries that a notebook shows by now are printed, to be taken out.
+Every notebook is run, each in a process of its own. A command, status or structure that none shows has to stand in a
+list below, with the reason; an entry that a notebook shows has to go. What was recorded has to be what the reading site
+says: ``data/site/coverage.json``.
 """
 
 from __future__ import annotations
 
 import importlib
-import multiprocessing
-import os
 import pkgutil
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+from record import FILE, recorded  # a program, beside this file
 
 import sevref
 from sevref import Machine, Platform, SevError, Status
 from sevref.layout import layouts
-from sevref.resources import notebooks_path
 from sevref.show import byte_map
-from sevref.show.coverage import Seen, code_cells, record, recorder
+from sevref.show.coverage import Seen, as_json, code_cells, record, record_cells, recorder
 from sevref.status import InputError
 
 COMMANDS_NOT_SHOWN = {"RING_BUFFER": "sevref checks its arguments and then declines, so it never succeeds"}
@@ -81,23 +79,31 @@ def own_layouts() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def seen() -> Seen:
-    paths = sorted(notebooks_path().glob("*.ipynb"))
+def recording() -> dict[str, list[Seen]]:
+    return recorded()
+
+
+@pytest.fixture(scope="module")
+def seen(recording: dict[str, list[Seen]]) -> Seen:
     together = Seen()
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(2, os.cpu_count() or 1), mp_context=fresh, max_tasks_per_child=1) as pool:
-        for found in pool.map(record, paths):
-            together.add(found)
-    print(f"\n{len(paths)} notebooks\n" + together.text(own_layouts()))
+    for cells in recording.values():
+        for cell in cells:
+            together.add(cell)
+    print(f"\n{len(recording)} notebooks\n" + together.text(own_layouts()))
     return together
 
 
 def allowed(what: str, missing: Iterable[str], listed: dict[str, str]) -> None:
-    """Nothing is missing without a reason; reasons that are no longer needed are printed."""
+    """Nothing is missing without a reason, and there is no reason for what is not missing."""
     missing = list(missing)
-    stale = [name for name in listed if name not in missing]
-    print(f"{what} listed as not shown, but shown: {', '.join(stale) or '-'}")
     assert [name for name in missing if name not in listed] == [], f"{what} that no notebook shows"
+    assert [name for name in listed if name not in missing] == [], f"{what} listed as not shown, but shown"
+
+
+@pytest.mark.slow
+def test_the_site_says_what_the_notebooks_do(recording: dict[str, list[Seen]]) -> None:
+    fresh, stored = as_json(recording).splitlines(), FILE.read_text(encoding="utf-8").splitlines()
+    assert fresh == stored, "run tests/notebooks/record.py"
 
 
 @pytest.mark.slow
@@ -114,6 +120,14 @@ def test_statuses(seen: Seen) -> None:
 @pytest.mark.slow
 def test_layouts(seen: Seen) -> None:
     allowed("structures", seen.missing_layouts(own_layouts()), LAYOUTS_NOT_SHOWN)
+
+
+def test_a_reason_that_is_not_needed_is_an_error() -> None:
+    allowed("x", ["A"], {"A": "why"})
+    with pytest.raises(AssertionError, match="x listed as not shown, but shown"):
+        allowed("x", ["A"], {"A": "why", "B": "why"})
+    with pytest.raises(AssertionError, match="x that no notebook shows"):
+        allowed("x", ["A", "C"], {"A": "why"})
 
 
 # -- the recorder itself
@@ -141,6 +155,26 @@ def test_recorder_counts_what_happens_and_stops() -> None:
     assert "INVALID_COMMAND" not in seen.missing_statuses() and "ACTIVE" in seen.missing_statuses()
     assert seen.missing_layouts(["Session", "InitBuffer"]) == ["InitBuffer"]
     assert "structures that no notebook shows: InitBuffer" in seen.text(["Session", "InitBuffer"])
+    assert seen.names() == {
+        "commands": {"NOP": ["SUCCESS"], "PDH_GEN": ["INVALID_PLATFORM_STATE"], "unknown id": ["INVALID_COMMAND"]},
+        "statuses": ["INVALID_PLATFORM_STATE", "INVALID_COMMAND"],
+        "layouts": ["Session"],
+    }
+
+
+def test_recorder_names_what_the_firmware_reads_and_writes() -> None:
+    """Whole structures, not their parts, not the command's own buffer, and nothing that others parse or pack."""
+    platform = Platform(Machine("milan", seed=b"recorder", dram_size=4 << 20))
+    with recorder() as seen:
+        platform.init()
+        platform.pdh_cert_export()
+        sevref.Session().pack()
+        sevref.Session.parse(bytes(128))
+    handled = seen.names()["handled"]
+    assert handled["PDH_CERT_EXPORT"] == ["SevCertificate"]
+    assert "StoredRecord" in handled["INIT"] and "InitBuffer" not in handled["INIT"]
+    assert "Session" not in {name for names in handled.values() for name in names}
+    assert sevref.Session.parse(bytes(128)).pack() == bytes(128)  # the patches are gone, a class method is one again
 
 
 def test_a_notebook_is_run_as_a_kernel_runs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,6 +190,8 @@ def test_a_notebook_is_run_as_a_kernel_runs_it(tmp_path: Path, capsys: pytest.Ca
     )
     here = Path.cwd()
     assert record(path).layouts == {"Session": 1} and Path.cwd() == here
+    assert [cell.names() for cell in record_cells(path)] == [{}, {"layouts": ["Session"]}, {}, {}]
+    assert as_json({"n": record_cells(path)}) == '{\n "n": {\n  "2": {"layouts": ["Session"]}\n }\n}\n'
     assert "said" not in capsys.readouterr().out
     path.write_text('{"cells": [{"cell_type": "code", "source": "1/0"}]}')
     with pytest.raises(ZeroDivisionError):

@@ -96,6 +96,29 @@ def test_nothing_comes_from_elsewhere(site):
     assert not [name for name in scripts if "mathjax" in name.lower() or "require" in name.lower()]
 
 
+#: every address outside the site to which its pages link, and why; CI does not ask whether they are there
+OUTSIDE = {
+    "https://www.sphinx-doc.org/": "the theme's line at the foot of each page: what made it",
+    "https://pradyunsg.me": "the same: who made the theme",
+    "https://github.com/pradyunsg/furo": "the same: the theme",
+}
+
+
+def outside(site):
+    """Addresses elsewhere to which pages link."""
+    return {href for path in pages(site) for href in read(path).links if urlsplit(href).scheme or urlsplit(href).netloc}
+
+
+def test_links_that_leave_the_site_are_few_and_known(site):
+    assert outside(site) == set(OUTSIDE)
+    assert all(href.startswith("https://") and len(reason) > 10 for href, reason in OUTSIDE.items())
+
+
+def test_the_check_of_outside_links_can_fail(tmp_path):
+    (tmp_path / "a.html").write_text('<a href="b.html"></a><a href="http://x.example/"></a><a href="//y.example"></a>')
+    assert outside(tmp_path) == {"http://x.example/", "//y.example"}
+
+
 def names(text):
     return text.split()
 
@@ -164,9 +187,68 @@ def test_every_question_has_an_answer(site):
         assert {f"properties.html#property-{name}-rests", f"properties.html#property-{name}-breaks"} <= set(links)
     for name in ("migration", "snapshot", "debugging"):
         assert f"hypervisor.html#hypervisor-{name}" in links
-    text = (site / "questions.html").read_text()
-    notebooks = set(re.findall(r'href="notebooks/([^"#]+)\.html', text))
-    assert len(notebooks) >= 6
+    assert len({href.split("#")[0] for href in links if re.match(r"notebooks/\d\d-[a-z-]+\.html#", href)}) >= 6
+
+
+def section_links(path, address):
+    """The links between an address of a page and the next heading."""
+    after = path.read_text(encoding="utf-8").split(f'id="{address}"')[1]
+    reader = Reader()
+    reader.feed(re.split(r"</h\d>", after)[1])
+    return reader.links
+
+
+@pytest.mark.parametrize("name, number", [("migration", "07"), ("snapshot", "08"), ("debugging", "09")])
+def test_what_the_hypervisor_learns_is_shown_in_a_notebook(site, name, number):
+    """The answer leads to at least three sections that show it; that they exist is checked with all links."""
+    links = section_links(site / "hypervisor.html", f"hypervisor-{name}")
+    assert len({href for href in links if re.match(rf"notebooks/{number}-[a-z-]+\.html#.", href)}) >= 3
+
+
+def test_what_belongs_together_is_linked(site):
+    """From a command to its sections, buffer, structures, statuses, traces; from a status and a layout back."""
+    command = read(site / "commands" / "launch_secret.html").links
+    for href in (
+        "../layouts.html#layout-packetbuffer",
+        "../layouts.html#layout-packetheader",
+        "../layouts.html#layout-secretmacinput",
+        "../statuses.html#status-bad-measurement",
+        "../states.html#guest-lsecret",
+        "../address-check.html#address-check",
+        "../traces/index.html#trace-09-launch-secret-errors",
+    ):
+        assert href in command
+    assert any(re.match(r"\.\./notebooks/05-secret-injection\.html#.", href) for href in command)
+    status = section_links(site / "statuses.html", "status-already-owned")
+    assert "commands/pek_cert_import.html#command-pek-cert-import-rule-3" in status
+    assert any(re.match(r"notebooks/02-ownership\.html#.", href) for href in status)
+    assert "../layouts.html#layout-session" in read(site / "api" / "sevref.transport.html").links
+    layout = section_links(site / "layouts.html", "layout-session")
+    assert {f"commands/{name}.html#command-{name.replace('_', '-')}" for name in ("launch_start", "send_start")} <= set(
+        layout
+    )
+    assert any(re.match(r"notebooks/03-key-transport\.html#.", href) for href in layout)
+
+
+@pytest.mark.parametrize("name, up", [("statuses", ""), ("commands/nop", "../")])
+def test_the_menu_leads_to_every_page(site, name, up):
+    """Titles alone, no headings, each once, in the order of the walk; where the reader is, is marked."""
+    menu = (site / f"{name}.html").read_text().split('<div class="sidebar-tree">')[1].split("</aside>")[0]
+    links = re.findall(r'<a [^>]*href="([^"]+)"', menu)
+    assert len(links) == len(set(links)) and not [href for href in links if "#" in href[1:]]
+    walk = [f"{up}notebooks/{path.stem}.html" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    assert links[: len(walk)] == walk and ">00 Start here<" in menu
+    at = {path.name for path in (site / "commands").iterdir()} - {"index.html"}
+    assert at <= {href.rpartition("/")[2] if href != "#" else "nop.html" for href in links}
+    assert len(re.findall(r'class="current reference internal" href="#"', menu)) == 1
+
+
+def test_every_page_has_a_description(site):
+    """But for lists that Sphinx makes."""
+    made = {"genindex.html", "search.html", "py-modindex.html"}
+    for path in pages(site):
+        found = re.findall(r'<meta name="description" content="([^"]+)"', path.read_text(encoding="utf-8"))
+        assert path.name in made or (len(found) == 1 and len(found[0]) >= 10), path
 
 
 def test_every_notebook_is_there_with_its_outputs(site):
