@@ -42,13 +42,14 @@ def rewritten(lines: list[str]) -> list[str]:
 
 def _block(block: list[str], before: list[str]) -> list[str]:
     """One block of lines without an empty one."""
-    if block[0].startswith(" "):  # stands as it is, after "::" of ours
+    if block[0].startswith(" "):  # stands as it is, in a block of ours
         inside = ["   " + line for line in block]
         while before and not before[-1]:
             before.pop()
         if before and before[-1].startswith("      "):
             return ["", *inside]
-        return ["", "::", "", *inside]
+        language = "pycon" if block[0].lstrip().startswith(">>>") else "none"  # a list of values is no Python
+        return ["", f".. code-block:: {language}", "", *inside]
     out: list[str] = []
     for number, line in enumerate(block):
         if bullet := _BULLET.match(line):

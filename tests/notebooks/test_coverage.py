@@ -51,19 +51,13 @@ STATUSES_NOT_SHOWN = {
 
 INSIDE = "the signed part of a structure that is shown whole"
 SEALED = "lies in the flash, sealed by the chip's key: neither hypervisor nor owner ever sees it"
-BOOT = "what a VMM reads from a guest's firmware image; the notebooks show the area that it names"
-STREAM = "sevref's own file and stream formats, not the specification's"
-TABLE = "shown as a table of the walkthrough's own fields, not as a layout"
+STREAM = "messages of sevref's own transfer between two hosts, not the specification's"
 LAYOUTS_NOT_SHOWN: dict[str, str] = {
     **dict.fromkeys(("AmdSignedPart", "AttestationBody", "CertificateBody"), INSIDE),
     "SignatureSlot": "the 520 bytes of a slot: shown inside the certificate",
-    "RsaKey": "an owner's OCA may be an RSA key; the walkthrough's owners have P-384 keys",
-    "FirmwareHeader": "head of a firmware image, of which sevref reads the version only",
     **dict.fromkeys(("IdentityRecord", "KeyPairRecord", "StoredRecord"), SEALED),
-    **dict.fromkeys(("FooterTrailer", "ResetBlock", "ResetCode", "SvsmInfo"), BOOT),
-    **dict.fromkeys(("MetadataHeader", "MetadataLocator", "MetadataSection"), BOOT),
-    **dict.fromkeys(("Note", "Offer", "StreamHead"), STREAM),
-    **dict.fromkeys(("SecretEntry", "SecretTableHeader", "TransportKeys"), TABLE),
+    "SvsmInfo": "an entry that only images with an SVSM have; build_firmware makes none",
+    **dict.fromkeys(("Note", "Offer"), STREAM),
 }
 #: structures of these modules do not have to be shown yet: SEV-SNP is being built
 OTHER_MODULES = ("sevref.snp", "sevref.rmp")

@@ -106,7 +106,7 @@ def test_docstrings_are_plain_text():
         "  more",
         "- two:",
         "",
-        "::",
+        ".. code-block:: none",
         "",
         "       code_ *",
         "",
