@@ -84,6 +84,10 @@ class Panel:
 
     def _ask(self, values: dict[str, Any]) -> Showable:
         try:
+            for name, value in values.items():
+                low, high = getattr(self._controls[name], "bounds", (value, value))
+                if not low <= value <= high:
+                    raise InputError(self._label(name), f"{low} to {high}", value)
             found = self._compute(dict(values))
         except (SevError, InputError) as error:
             return answer(error)
@@ -128,10 +132,12 @@ def slider(description: str, value: int, low: int, high: int, tooltip: str = "")
 
 
 def number(description: str, value: int, low: int, high: int, tooltip: str = "") -> Any:
-    """Whole number typed in, between two bounds."""
+    """Whole number typed in. One outside the bounds is not corrected in silence: the panel's answer says what fits."""
     import ipywidgets
 
-    return ipywidgets.BoundedIntText(value, low, high, **_style(description, tooltip))
+    control = ipywidgets.IntText(value, **_style(description, tooltip))
+    control.bounds = low, high
+    return control
 
 
 def choice(description: str, options: Sequence[str | tuple[str, Any]], value: Any = None, tooltip: str = "") -> Any:
