@@ -85,9 +85,9 @@ class Panel:
     def _ask(self, values: dict[str, Any]) -> Showable:
         try:
             for name, value in values.items():
-                low, high = getattr(self._controls[name], "bounds", (value, value))
-                if not low <= value <= high:
-                    raise InputError(self._label(name), f"{low} to {high}", value)
+                bounds = getattr(self._controls[name], "bounds", None)
+                if bounds and not bounds[0] <= value <= bounds[1]:
+                    raise InputError(self._label(name), f"{bounds[0]} to {bounds[1]}", value)
             found = self._compute(dict(values))
         except (SevError, InputError) as error:
             return answer(error)

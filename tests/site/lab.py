@@ -25,6 +25,21 @@ LABEL = (
 )
 CONTROLS = "'.widget-inline-hbox:not(.widget-html), .widget-checkbox'"
 
+#: keeps the numbers of the messages to the kernel that it has not yet done with
+COUNT = """
+void (pending = new Set());
+void book.sessionContext.session.kernel.anyMessage.connect((_, {msg, direction}) => {
+  if (direction === 'send' && msg.channel === 'shell') pending.add(msg.header.msg_id);
+  if (msg.header.msg_type === 'status' && msg.content.execution_state === 'idle') pending.delete(msg.parent_header.msg_id);
+});
+"""
+SETTLE = """
+(async () => {
+  for (let quiet = 0; quiet < 4; quiet = pending.size ? 0 : quiet + 1)
+    await new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve)));
+})()
+"""
+
 
 @cache
 def panels(name):
@@ -66,10 +81,10 @@ class Server:
                 assert self.process.poll() is None and time.monotonic() < end, (home / "log").read_text()
                 time.sleep(0.2)
 
-    def ask(self, path, method="GET"):
-        request = urllib.request.Request(self.address + path, method=method, headers={"Authorization": f"token {TOKEN}"})
+    def ask(self, path):
+        request = urllib.request.Request(self.address + path, headers={"Authorization": f"token {TOKEN}"})
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.loads(answer.read() or b"null")
+            return json.load(answer)
 
     def close(self):
         self.process.terminate()
@@ -83,13 +98,14 @@ class Server:
 class Notebook:
     """A notebook in the tab, all of whose cells are run afresh. ``error`` is that of the cell that ended with one."""
 
-    def __init__(self, page, server, name):
-        self.page, self.server, self.name = page, server, name
+    def __init__(self, page, name):
+        self.page, self.name = page, name
         page.problems.clear()
         self.command("docmanager:open", path=name)
         page.evaluate(f"void (book = [...jupyterapp.shell.widgets('main')].find(w => w.context?.path === {name!r}))")
         page.evaluate("book.context.ready.then(() => book.revealed).then(() => book.sessionContext.ready)")
         page.wait("book.sessionContext.session?.kernel?.status === 'idle'", PATIENCE)
+        page.evaluate(COUNT)
         page.evaluate("void (code = book.content.widgets.filter(w => w.model.type === 'code'))")
         self.command("notebook:clear-all-cell-outputs")
         assert page.evaluate("code.length > 0 && code.every(w => w.model.outputs.length === 0)")
@@ -107,13 +123,9 @@ class Notebook:
     def settle(self):
         """Until everything that was sent to the kernel is answered and shown.
 
-        A control holds a move back while the one before it is not answered, so the first of these may find one that is
-        sent after it."""
-        for _ in range(3):
-            self.page.evaluate(
-                "book.sessionContext.session.kernel.requestExecute({code: '', silent: true}).done"
-                ".then(() => new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve))))"
-            )
+        A control holds a move back while the one before it is not answered, and sends it then: so nothing may be open
+        for some turns of the page."""
+        self.page.evaluate(SETTLE)
 
     def theme(self, dark):
         self.command("apputils:change-theme", theme="JupyterLab Dark" if dark else "JupyterLab Light")
@@ -124,9 +136,7 @@ class Notebook:
         self.page.wait(f"innerWidth === {pixels} && book.node.getBoundingClientRect().right <= {pixels}", PATIENCE)
 
     def close(self):
-        self.page.evaluate("book.dispose()")
-        for session in self.server.ask("api/sessions"):
-            self.server.ask(f"api/sessions/{session['id']}", "DELETE")
+        self.page.evaluate("book.sessionContext.shutdown().then(() => book.dispose())")
 
 
 class Panel:
@@ -149,7 +159,8 @@ class Panel:
     def strangers(self):
         """What takes the focus above the answer and is part of no control with a label."""
         return self.page.evaluate(
-            f"looks.controls({self.root}).filter(e => !e.closest({CONTROLS}) && !e.closest('[role=status]'))"
+            f"looks.controls({self.root}.querySelector('.jp-OutputArea'))"
+            f".filter(e => !e.closest({CONTROLS}) && !e.closest('[role=status]'))"
             ".map(e => e.outerHTML.slice(0, 80))"
         )
 
@@ -177,7 +188,7 @@ class Panel:
         raise AssertionError(f"the keyboard does not reach {label!r}")
 
     def set(self, label, value):
-        """Tick (bool), move by arrows (int), choose (str), type ("=" and what to type); until the answer is there."""
+        """Tick (bool), move by arrows (int), choose (str) from the list, type ("=" and what to type); until the answer is there."""
         page, active = self.page, "document.activeElement"
         if isinstance(value, bool):
             self.reach(label, "input[type=checkbox]")
@@ -196,6 +207,8 @@ class Panel:
             self.reach(label, "select")
             options = page.evaluate(f"[...{active}.options].map(o => o.text.replace(/\\s/g, ' '))")
             steps = options.index(value) - page.evaluate(f"{active}.selectedIndex")
-            page.press(*["ArrowDown" if steps > 0 else "ArrowUp"] * abs(steps))
+            page.press(" ")  # opens the list: without it the arrows are JupyterLab's, and move from cell to cell
+            page.wait(f"{active}.matches(':open')", PATIENCE)
+            page.press(*["ArrowDown" if steps > 0 else "ArrowUp"] * abs(steps), "Enter")
             assert page.evaluate(f"{active}.selectedIndex") == options.index(value)
         self.book.settle()

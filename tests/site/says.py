@@ -62,11 +62,11 @@ MEASUREMENT = [
     M("change MNONCE", False, OWNER_ACCEPTS),
     M("claimed version", "0.17 build 48", "BAD_MEASUREMENT (0x0B)", {"launch measurement": "✗ differ"}),
     M("firmware", "0.17 build 48", OWNER_ACCEPTS),
+    M("firmware", "0.24 build 15", "BAD_MEASUREMENT (0x0B)"),
     M("claimed version", "the real one", OWNER_ACCEPTS),
-    M("firmware", "0.24 build 15", OWNER_ACCEPTS),
     M("given policy", "no bit set: debugging allowed", ("BAD_MEASUREMENT (0x0B)", "LAUNCH_START")),
     M("given policy", "the owner's", OWNER_ACCEPTS),
-    M("owner's policy", "NODBG, API 0.25 or later", ("POLICY_FAILURE (0x07)", "LAUNCH_START")),
+    M("owner's policy", "NODBG, API 0.25 or later", ("POLICY_FAILURE (0x07)", "guest owner")),
 ]
 #: 20 §3.6: length, state and MAC, in this order; COMPRESSED is looked at after the MAC
 SECRET = [

@@ -36,9 +36,9 @@ def page(server, browser):
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS)
-def book(request, server, page):
+def book(request, page):
     """A notebook after one run of all its cells, shared by the tests of this module."""
-    found = Notebook(page, server, request.param)
+    found = Notebook(page, request.param)
     yield found
     found.close()
 
