@@ -121,21 +121,21 @@
       return [...root.querySelectorAll(all)].filter(e => !e.disabled && shown(e));
     },
 
-    /** From now on: remember what gets the focus, and whether the reader sees that it has. */
+    /** From now on: remember which of the controls now on show get the focus, and whether the reader sees it. */
     watch() {
-      const seen = new Map();
+      looks.wanted = looks.controls();
+      looks.seen = new Map();
       document.addEventListener('focusin', event => {
-        const e = event.target, style = getComputedStyle(e), box = e.getBoundingClientRect();
+        const style = getComputedStyle(event.target);
         const outlined = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0;
-        const label = e.closest('label') || document.querySelector(`label[for="${CSS.escape(e.id || '-')}"]`);
-        seen.set(e, (outlined || style.boxShadow !== 'none' || Boolean(label)) && box.width > 0);
+        looks.seen.set(event.target, outlined && event.target.getBoundingClientRect().width > 0);
       });
-      looks.seen = seen;
+      return looks.wanted.length;
     },
 
     /** Controls that the focus has not come to, or came to unseen. */
-    missed(root = document) {
-      return looks.controls(root).filter(e => !looks.seen.get(e))
+    missed() {
+      return looks.wanted.filter(e => !looks.seen.get(e))
         .map(e => `${looks.seen.has(e) ? 'unseen' : 'not reached'}: ${named(e)}`).slice(0, 8);
     },
   };
