@@ -176,6 +176,14 @@ class Panel:
         )
         return self.page.evaluate(f"{rows}.find(r => r[0] === {json.dumps(name)})?.join(' ')")
 
+    @property
+    def missed(self):
+        """What takes the focus in the panel, but not when a reader goes from the cell through it by Tab."""
+        number = self.page.look_for(f"watch({self.root}.querySelector('.jp-OutputArea'))")
+        self.page.evaluate(f"{self.root}.focus()")
+        self.page.press(*["Tab"] * (number + 5))
+        return self.page.look_for("missed()")
+
     def reach(self, label, inside):
         """From the cell, Tab after Tab, to the part of a control that takes keys."""
         goal = f"[...{self.root}.querySelectorAll({CONTROLS})].find(e => {LABEL} === {json.dumps(label)})"

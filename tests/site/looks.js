@@ -29,6 +29,13 @@
   const named = e => `${e.tagName.toLowerCase()}.${e.getAttribute('class') || ''} ` +
     (e.getAttribute('aria-label') || e.textContent).trim().replace(/\s+/g, ' ').slice(0, 40);
 
+  /** What of an element may show that it has the focus. */
+  const frame = e => {
+    const style = getComputedStyle(e);
+    const outline = style.outlineStyle === 'none' || !parseFloat(style.outlineWidth) ? '' : style.outline;
+    return [outline, style.boxShadow, style.borderColor, style.backgroundColor].join('; ');
+  };
+
   /** The colour behind an element of HTML: the backgrounds of all that it lies in. */
   const behind = (element, known) => {
     if (!element) return [255, 255, 255, 1];
@@ -96,9 +103,10 @@
       return found;
     },
 
-    /** What sticks out of a box to its right, and is in no box inside it that scrolls. A table in ``tables`` may. */
-    wide(selector = 'body', tables = '.none') {
-      const out = [], scrolls = e => ['auto', 'scroll'].includes(getComputedStyle(e).overflowX);
+    /** What sticks out of a box to its right, and is in no box inside it that scrolls (or hides) and may: ``own``.
+     *  In a box of ``tables`` that scrolls tables may stick out as well. */
+    wide(selector = 'body', own = '*', tables = '.none') {
+      const out = [], scrolls = e => getComputedStyle(e).overflowX !== 'visible';
       for (const box of document.querySelectorAll(selector)) {
         if (!box.checkVisibility()) continue;
         const limit = box.getBoundingClientRect().left + box.clientLeft + box.clientWidth + 1;
@@ -108,7 +116,7 @@
           const right = e.getBoundingClientRect().right;
           if (right <= limit || (free && e.closest('table'))) continue;
           let p = e.parentElement;
-          while (p !== box && !scrolls(p) && !['hidden', 'clip'].includes(getComputedStyle(p).overflowX)) p = p.parentElement;
+          while (p !== box && !(p.matches(own) && scrolls(p))) p = p.parentElement;
           if (p === box) out.push(`${named(e)}: ${Math.round(right)} of ${Math.round(limit)}`);
         }
       }
@@ -122,22 +130,22 @@
     },
 
     /** From now on: remember which of the controls now on show get the focus, and whether the reader sees it. */
-    watch() {
-      looks.wanted = looks.controls();
+    watch(root = document) {
+      document.activeElement.blur();
+      looks.wanted = new Map(looks.controls(root).map(e => [e, frame(e)]));
       looks.seen = new Map();
-      document.addEventListener('focusin', event => {
-        const style = getComputedStyle(event.target);
-        const outlined = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0;
-        looks.seen.set(event.target, outlined && event.target.getBoundingClientRect().width > 0);
-      });
-      return looks.wanted.length;
+      return looks.wanted.size;
     },
 
     /** Controls that the focus has not come to, or came to unseen. */
     missed() {
-      return looks.wanted.filter(e => !looks.seen.get(e))
+      return [...looks.wanted.keys()].filter(e => !looks.seen.get(e))
         .map(e => `${looks.seen.has(e) ? 'unseen' : 'not reached'}: ${named(e)}`).slice(0, 8);
     },
   };
+  document.addEventListener('focusin', ({target}) => {
+    const seen = frame(target) !== looks.wanted?.get(target) && target.getBoundingClientRect().width > 0;
+    looks.seen?.set(target, seen);
+  });
   window.looks = looks;
 })();

@@ -4,7 +4,7 @@ what they show fits, can be read and is reached by keys. Screenshots stay in bui
 import pytest
 from browser import SHOTS
 from lab import NOTEBOOKS, PATIENCE, TOKEN, Notebook, Panel, Server, panels
-from says import SAYS
+from says import SAYS, Move
 
 from support import peer
 
@@ -12,6 +12,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.peer]
 
 #: what a notebook shows besides its code, and the boxes in which JupyterLab puts it
 SHOWN = ".jp-Notebook .jp-RenderedMarkdown, .jp-Notebook .jp-OutputArea-output"
+
+#: what scrolls by itself has a name and takes the focus; of Markdown's tables JupyterLab moves the cell
+WIDE = f"wide({SHOWN!r}, '[role=region], pre', '.jp-RenderedMarkdown')"
 
 
 @pytest.fixture(scope="module")
@@ -53,24 +56,30 @@ def test_every_cell_runs(book):
     assert book.page.problems == []
 
 
+def check(shown, move):
+    """Make a move, and see that the answer is another one and says what it has to say."""
+    before = shown.answer
+    shown.set(move.label, move.value)
+    answer = shown.answer
+    assert answer != before, move
+    for words in (move.words,) if isinstance(move.words, str) else move.words:
+        assert words in answer, (move, answer[:400])
+    for row, words in move.rows.items():
+        found = shown.row(row)
+        assert found is None if words is None else found and words in found, (move, found)
+
+
 def test_panels_answer_as_the_firmware_does(book):
-    """By keys alone, from the cell of the panel."""
+    """By keys alone, from the cell of the panel; no panel and no control without a move."""
     tables = SAYS.get(book.name, [])
     assert len(tables) == len(panels(book.name))
     for number, (cell, moves) in enumerate(zip(panels(book.name), tables, strict=True), 1):
         shown = Panel(book, cell)
         assert set(shown.labels) == {move.label for move in moves}
         assert shown.strangers == []
+        assert shown.missed == []
         for move in moves:
-            before = shown.answer
-            shown.set(move.label, move.value)
-            answer = shown.answer
-            for words in (move.words,) if isinstance(move.words, str) else move.words:
-                assert words in answer, (move, answer[:400])
-            for row, words in move.rows.items():
-                found = shown.row(row)
-                assert found is None if words is None else found and words in found, (move, found)
-            assert answer != before, move
+            check(shown, move)
         shot(book, number, "wide")
     assert book.page.problems == []
 
@@ -91,4 +100,27 @@ def test_what_is_shown_fits(book, pixels):
     for number, cell in enumerate(panels(book.name) if pixels == 400 else [], 1):
         Panel(book, cell)
         shot(book, number, "narrow")
-    assert book.page.look_for(f"wide({SHOWN!r}, '.jp-RenderedMarkdown')") == []
+    assert book.page.look_for(WIDE) == []
+
+
+@pytest.mark.parametrize("book", ["05-secret-injection.ipynb"], indirect=True)
+def test_the_checks_can_fail(book):
+    """One defect of each kind, planted into a panel that has none."""
+    (cell,) = panels(book.name)
+    shown = Panel(book, cell)
+    assert (shown.labels, shown.strangers, shown.missed) == (["case", "byte", "bit"], [], [])
+    with pytest.raises(AssertionError, match="INVALID_LENGTH"):
+        check(shown, Move("case", "before LAUNCH_MEASURE", "INVALID_LENGTH"))
+    with pytest.raises(AssertionError, match="disk key"):
+        check(shown, Move("case", "as intended", "SUCCESS", {"the hypervisor": "disk key"}))
+    with pytest.raises(AssertionError, match="no control 'flags'"):
+        check(shown, Move("flags", 1))
+    book.page.evaluate(
+        f"{shown.root}.querySelector('select').tabIndex = -1; {shown.status}.insertAdjacentHTML('beforebegin', "
+        """'<button>new</button><p style="color:#999;width:3000px;background:#fff">grey</p>'); console.error('planted')"""
+    )
+    assert [words.split(".")[0] for words in shown.missed] == ["not reached: select"]
+    assert len(shown.strangers) == 1 and "new" in shown.strangers[0]
+    assert [words.split()[-1] for words in book.page.look_for(f"contrast({SHOWN!r})").values()] == ["grey"]
+    assert any(words.startswith("p. grey") for words in book.page.look_for(WIDE))
+    assert book.page.problems == ["planted"]
