@@ -66,6 +66,7 @@ def flip_a_bit(chain: Chain, roots: str | Roots | list[Roots] = "amd") -> Panel:
         "bit": widgets.slider("bit", 0, 0, 7),
         "flip": widgets.tick("flip that bit", True),
     }
+
     def compute(values: dict[str, Any]) -> Showable:
         place, offset = values["certificate"], values["offset"]
         before = getattr(chain, place)

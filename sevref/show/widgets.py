@@ -119,8 +119,8 @@ def _style(description: str, tooltip: str) -> dict[str, Any]:
     return {
         "description": description,
         "tooltip": tooltip or description,
-        "style": {"description_width": "9.5em"},
-        "layout": ipywidgets.Layout(width="34em", max_width="98%"),
+        "style": {"description_width": "9em"},
+        "layout": ipywidgets.Layout(width="34em", max_width="calc(100% - 4px)"),
     }
 
 

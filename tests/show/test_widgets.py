@@ -129,7 +129,7 @@ def test_no_output_widgets_and_every_control_has_a_label(panels: dict[str, Panel
     assert not [w for w in widgets if isinstance(w, ipywidgets.Output)]
     controls = [w for w in widgets if not isinstance(w, ipywidgets.Box | ipywidgets.HTML)]
     assert controls and all(w.description and w.tooltip for w in controls)
-    assert all(w.layout.max_width == "98%" for w in controls)
+    assert all(w.layout.max_width == "calc(100% - 4px)" for w in controls)
 
 
 @pytest.mark.parametrize("name", NAMES)

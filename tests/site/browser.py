@@ -150,7 +150,13 @@ class Page:
             text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
             common = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": KEYS.get(key, 0)}
             if key == "all":
-                common = {"key": "a", "code": "KeyA", "windowsVirtualKeyCode": 65, "modifiers": 2, "commands": ["selectAll"]}
+                common = {
+                    "key": "a",
+                    "code": "KeyA",
+                    "windowsVirtualKeyCode": 65,
+                    "modifiers": 2,
+                    "commands": ["selectAll"],
+                }
             self.send("Input.dispatchKeyEvent", type="keyDown", **common, **({"text": text} if text else {}))
             number = self.send("Input.dispatchKeyEvent", type="keyUp", **common)
         self.receive(number, "Input.dispatchKeyEvent")

@@ -56,6 +56,10 @@ class Server:
         (home / "config").mkdir()
         settings = {"LabApp": {"expose_app_in_browser": True}}  # so that a test can ask for "run all cells" by name
         (home / "config" / "jupyter_lab_config.json").write_text(json.dumps(settings))
+        quiet = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
+        quiet.mkdir(parents=True)  # nothing is fetched from elsewhere, and no window asks whether to
+        news = {"fetchNews": "false", "checkForUpdates": False}
+        (quiet / "notification.jupyterlab-settings").write_text(json.dumps(news))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -130,6 +134,7 @@ class Notebook:
     def theme(self, dark):
         self.command("apputils:change-theme", theme="JupyterLab Dark" if dark else "JupyterLab Light")
         self.page.wait(f"document.body.dataset.jpThemeLight === '{'false' if dark else 'true'}'", PATIENCE)
+        self.page.wait("!document.getElementById('jupyterlab-splash')", PATIENCE)  # covers the page meanwhile
 
     def width(self, pixels):
         self.page.look(pixels, 1000)
@@ -171,10 +176,17 @@ class Panel:
 
     def row(self, name):
         """The row of a table of the answer whose first cell with words has these, as one line; None without one."""
-        rows = (
-            f"[...{self.status}.querySelectorAll('tr')].map(r => [...r.cells].map(c => c.innerText.trim()).filter(c => c))"
-        )
+        rows = f"[...{self.status}.querySelectorAll('tr')].map(r => [...r.cells].map(c => c.innerText.trim()).filter(c => c))"
         return self.page.evaluate(f"{rows}.find(r => r[0] === {json.dumps(name)})?.join(' ')")
+
+    @property
+    def cut(self):
+        """Labels that end in dots because they do not fit."""
+        return self.page.evaluate(
+            f"[...{self.root}.querySelectorAll('.widget-label, .widget-label-basic, .widget-label-basic span')]"
+            ".filter(e => e.scrollWidth > e.clientWidth && getComputedStyle(e).overflowX !== 'visible')"
+            ".map(e => `${e.textContent}: ${e.scrollWidth} in ${e.clientWidth}`)"
+        )
 
     @property
     def missed(self):
@@ -191,7 +203,9 @@ class Panel:
         self.page.evaluate(f"{self.root}.focus()")
         for _ in range(40):
             self.page.press("Tab")
-            if self.page.evaluate(f"{goal}.contains(document.activeElement) && document.activeElement.matches({inside!r})"):
+            if self.page.evaluate(
+                f"{goal}.contains(document.activeElement) && document.activeElement.matches({inside!r})"
+            ):
                 return
         raise AssertionError(f"the keyboard does not reach {label!r}")
 
@@ -218,5 +232,6 @@ class Panel:
             page.press(" ")  # opens the list: without it the arrows are JupyterLab's, and move from cell to cell
             page.wait(f"{active}.matches(':open')", PATIENCE)
             page.press(*["ArrowDown" if steps > 0 else "ArrowUp"] * abs(steps), "Enter")
+            self.book.settle()  # the kernel may take the choice back
             assert page.evaluate(f"{active}.selectedIndex") == options.index(value)
         self.book.settle()

@@ -20,7 +20,10 @@ M = Move
 FAILS, PASSES = "checks fail", "checks pass"
 OWNER_ACCEPTS = "the guest owner accepts the measurement"
 ACCEPTED = ("LAUNCH_START: SUCCESS", OWNER_ACCEPTS)
-ARRIVED, UNNOTICED = "the guest arrived as it was sent", "the firmware noticed nothing, and the guest is not what was sent"
+ARRIVED, UNNOTICED = (
+    "the guest arrived as it was sent",
+    "the firmware noticed nothing, and the guest is not what was sent",
+)
 WORKS, STOPPED = "it works: nobody stops it", "stopped:"
 PREDICTED, OTHER = "the predicted guest", "another guest than the predicted one"
 SAME, MOVED = "✓ the same", "✗ other"
@@ -54,7 +57,12 @@ MIDDLE = [
 ]
 #: 20 §3.5: version, policy, digest and MNONCE are under the HMAC; 20 §3.1 rows 9 and 14
 MEASUREMENT = [
-    M("change the image", True, "BAD_MEASUREMENT (0x0B)", {"launch digest": "✗ differ", "launch measurement": "✗ differ"}),
+    M(
+        "change the image",
+        True,
+        "BAD_MEASUREMENT (0x0B)",
+        {"launch digest": "✗ differ", "launch measurement": "✗ differ"},
+    ),
     M("byte of the image", "=8191", "BAD_MEASUREMENT (0x0B)", {"launch digest": "✗ differ"}),
     M("byte of the image", 8190, "BAD_MEASUREMENT (0x0B)", {"launch digest": "✗ differ"}),
     M("change the image", False, OWNER_ACCEPTS, {"launch digest": "✓ equal", "launch measurement": "✓ equal"}),
@@ -86,8 +94,13 @@ SECRET = [
 ]
 #: 20 §5.3 and 5.4, 10 §6.2: which step makes an ASID dirty, and what cleans it
 LIFE = [
-    M("step", 10, "ACTIVATE_EX B with ASID 201, on core 2: SUCCESS", {"CCX 0": "active held", "CCX 1": "active pending"}),
-    M("guest in the diagram", "B", "ACTIVATE_EX B with ASID 201, on core 2: SUCCESS"),
+    M(
+        "step",
+        10,
+        "ACTIVATE_EX B with ASID 201, on core 2: SUCCESS",
+        {"CCX 0": "active held", "CCX 1": "active pending"},
+    ),
+    M("guest shown", "B", "ACTIVATE_EX B with ASID 201, on core 2: SUCCESS"),
     M("step", 13, "ACTIVATE B with ASID 200: DFFLUSH_REQUIRED", {"CCX 0": "dirty clean", "CCX 1": "dirty clean"}),
     M("step", 15, "WBINVD on CCX 0 and 1", {"CCX 0": "flushable pending", "CCX 1": "flushable pending"}),
     M("step", "=3", "WBINVD on CCX 0; DF_FLUSH: WBINVD_REQUIRED", {"CCX 0": "clean clean", "CCX 1": "dirty dirty"}),
@@ -95,12 +108,22 @@ LIFE = [
 ]
 #: 30 §6 and 9: a MAC covers the packet and neither its address nor its place among the others
 TRANSIT = [
-    M("page", 3, UNNOTICED, {"0": "page 3: only the guest may read this no", "3": "page 0: only the guest may read this no"}),
+    M(
+        "page",
+        3,
+        UNNOTICED,
+        {"0": "page 3: only the guest may read this no", "3": "page 0: only the guest may read this no"},
+    ),
     M("page", "=2", UNNOTICED, {"2": "page 3: only the guest may read this no"}),
     M("in the middle", "drop a page", (UNNOTICED, "4 of 5 records"), {"2": "(noise) no"}),
     M("in the middle", "deliver a page twice", (ARRIVED, "6 of 5 records")),
     M("in the middle", "reverse the order", (ARRIVED, "misses nothing")),
-    M("in the middle", "deliver an older copy of page 0 last", UNNOTICED, {"0": "page 0: as it was some time ago..... no"}),
+    M(
+        "in the middle",
+        "deliver an older copy of page 0 last",
+        UNNOTICED,
+        {"0": "page 0: as it was some time ago..... no"},
+    ),
     M("in the middle", "page 0 of another SEND_START", "BAD_MEASUREMENT (0x0B)", {"0": "(noise) no"}),
     M("in the middle", "flip a bit: FLAGS: COMPRESSED", ("UNSUPPORTED (0x15)", "RECEIVE_UPDATE_DATA")),
     M("in the middle", "flip a bit: IV", "BAD_MEASUREMENT (0x0B)"),
@@ -121,7 +144,12 @@ POLICY = [
     M("DOMAIN", False, "", {"SEND_START: other owner": None}),
     M("SEV", True, "", {"SEND_START: anybody's key": "✓ ok ✗ bad signature", "SEND_START: API 0.17": None}),
     M("API minimum", "0.24", "", {"SEND_START: API 0.17": "✓ ok ✗ policy failure"}),
-    M("API minimum", "0.25", "", {"LAUNCH_START: with a session": "✗ policy failure", "LAUNCH_START: no session": None}),
+    M(
+        "API minimum",
+        "0.25",
+        "",
+        {"LAUNCH_START: with a session": "✗ policy failure", "LAUNCH_START: no session": None},
+    ),
     M("API minimum", "none", "", {"LAUNCH_START: with a session": None}),
     M("bit 6", True, "", {"LAUNCH_START: with a session": "✓ ok ✗ policy failure"}),
 ]

@@ -97,10 +97,12 @@ def test_what_is_shown_has_contrast(book, dark):
 def test_what_is_shown_fits(book, pixels):
     book.width(pixels)
     assert book.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    for number, cell in enumerate(panels(book.name) if pixels == 400 else [], 1):
-        Panel(book, cell)
-        shot(book, number, "narrow")
     assert book.page.look_for(WIDE) == []
+    for number, cell in enumerate(panels(book.name), 1):
+        shown = Panel(book, cell)
+        assert shown.cut == []
+        if pixels == 400:
+            shot(book, number, "narrow")
 
 
 @pytest.mark.parametrize("book", ["05-secret-injection.ipynb"], indirect=True)
@@ -124,3 +126,7 @@ def test_the_checks_can_fail(book):
     assert [words.split()[-1] for words in book.page.look_for(f"contrast({SHOWN!r})").values()] == ["grey"]
     assert any(words.startswith("p. grey") for words in book.page.look_for(WIDE))
     assert book.page.problems == ["planted"]
+    book.page.evaluate(
+        f"{shown.root}.querySelector('.widget-dropdown .widget-label').textContent = 'a label that is too long to fit'"
+    )
+    assert len(shown.cut) == 1
