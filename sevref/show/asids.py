@@ -237,6 +237,6 @@ def life_panel() -> Panel:
 
     controls = {
         "step": widgets.slider("step", 8, 1, len(steps)),
-        "guest": widgets.choice("guest in the diagram", ["A", "B"]),
+        "guest": widgets.choice("guest shown", ["A", "B"]),
     }
     return panel(controls, compute, "A life with two ASIDs", "What changed with the step is bold.")

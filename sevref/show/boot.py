@@ -18,7 +18,7 @@ LINE = "root=/dev/vda1 console=ttyS0"
 #: what may stand on the command line: label -> text
 LINES = {"as written": LINE, "a space at its end": LINE + " ", "a newline at its end": LINE + "\n", "empty": ""}
 MODES = {"SEV": "sev", "SEV-ES": "seves", "SEV-SNP": "snp"}
-FEATURES = {"none asked for": None, "0": 0x0, "DebugSwap added": 0x21, "SecureTSC added": 0x201}
+FEATURES = {"none asked for": -1, "0": 0x0, "DebugSwap added": 0x21, "SecureTSC added": 0x201}
 
 
 def steps_table(guest: Guest, other: Guest | None = None, title: str = "") -> Table:
@@ -95,7 +95,7 @@ def digest_explorer() -> Panel:
         "fpu": widgets.choice(
             "FPU fields", ["init2", "legacy"], "init2", "through which of KVM's interfaces it was made"
         ),
-        "features": widgets.choice("SEV_FEATURES", list(FEATURES.items()), None, "what the guest was given"),
+        "features": widgets.choice("SEV_FEATURES", list(FEATURES.items()), -1, "what the guest was given"),
         "hashes": widgets.tick("kernel hashes on", True, "measured direct boot"),
         "line": widgets.choice("command line", list(LINES.items()), LINE, "every byte of it counts"),
         "firmware": widgets.tick("newer firmware", False, "one more version of the image"),
@@ -122,7 +122,7 @@ def _guest(values: dict[str, Any]) -> Guest:
         vcpus=values["vcpus"],
         vcpu_sig=signature_of(values["cpu"]),
         vmm=values["vmm"] if values["mode"] == "snp" else "QEMU",
-        features=values["features"],
+        features=None if values["features"] < 0 else values["features"],
         fpu=values["fpu"],
         kernel=KernelHashes.of(KERNEL, INITRD, values["line"]) if values["hashes"] else None,
     )

@@ -58,15 +58,14 @@ def flip_a_bit(chain: Chain, roots: str | Roots | list[Roots] = "amd") -> Panel:
     chain as it is).
     """
     present = [place for place in PLACES if getattr(chain, place) is not None]
-    sizes = {place: len(getattr(chain, place).pack()) for place in present}
+    sizes = [len(getattr(chain, place).pack()) for place in present]
     first = "pek" if "pek" in present else present[0]
     controls = {
         "certificate": widgets.choice("certificate", [(place.upper(), place) for place in present], first),
-        "offset": widgets.number("byte offset", 0x20, 0, sizes[first] - 1, "0x014 to 0x043: the key's X coordinate"),
+        "offset": widgets.number("byte offset", 0x20, 0, max(sizes) - 1, "0x014 to 0x043: the key's X coordinate"),
         "bit": widgets.slider("bit", 0, 0, 7),
         "flip": widgets.tick("flip that bit", True),
     }
-    controls["certificate"].observe(lambda c: setattr(controls["offset"], "max", sizes[c["new"]] - 1), "value")
 
     def compute(values: dict[str, Any]) -> Showable:
         place, offset = values["certificate"], values["offset"]
@@ -127,14 +126,9 @@ def man_in_the_middle(policy: int = NODBG) -> Panel:
     """
     controls = {
         "target": widgets.choice("change", [_NOTHING, *_FLIPS, _MINUS, _OTHER, _OWN], "NONCE"),
-        "byte": widgets.number("byte of that field", 0, 0, _FLIPS["NONCE"][2] - 1),
+        "byte": widgets.number("byte of that field", 0, 0, max(size for _, _, size in _FLIPS.values()) - 1),
         "bit": widgets.slider("bit", 0, 0, 7),
     }
-
-    def limit(change: Any) -> None:
-        controls["byte"].max = max(_FLIPS.get(change["new"], ("", 0, 1))[2] - 1, 0)
-
-    controls["target"].observe(limit, "value")
 
     def compute(values: dict[str, Any]) -> Showable:
         scene = Scene.build_up()
@@ -320,8 +314,11 @@ def _inject(values: dict[str, Any]) -> Showable:
     except SevError as error:
         return Stack(verdict, answer(error, "guest owner"), sequence(scene.log))
     scene.say("guest owner", "hypervisor", "secret packet")
+    flips: list[Showable] = []
     try:
         header, payload = _tampered(case, header, payload, values["byte"], values["bit"])
+        if field := case.partition("flip a bit of ")[2]:
+            flips = [statement(None, f"bit {values['bit']} of byte {values['byte']} of {field} was flipped")]
         if case in ("replay into a second launch", "before LAUNCH_MEASURE"):
             scene.say("hypervisor", "hypervisor", "keeps the packet, starts again")
             vm = start()
@@ -334,7 +331,7 @@ def _inject(values: dict[str, Any]) -> Showable:
             inject(vm)
         vm.finish()
     except SevError as error:
-        return Stack(answer(error), sequence(scene.log))
+        return Stack(answer(error), *flips, sequence(scene.log))
     return Stack(statement(True, "LAUNCH_SECRET: SUCCESS"), _seen(vm, len(payload)), sequence(scene.log))
 
 

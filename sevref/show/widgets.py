@@ -84,6 +84,10 @@ class Panel:
 
     def _ask(self, values: dict[str, Any]) -> Showable:
         try:
+            for name, value in values.items():
+                bounds = getattr(self._controls[name], "bounds", None)
+                if bounds and not bounds[0] <= value <= bounds[1]:
+                    raise InputError(self._label(name), f"{bounds[0]} to {bounds[1]}", value)
             found = self._compute(dict(values))
         except (SevError, InputError) as error:
             return answer(error)
@@ -115,8 +119,8 @@ def _style(description: str, tooltip: str) -> dict[str, Any]:
     return {
         "description": description,
         "tooltip": tooltip or description,
-        "style": {"description_width": "9.5em"},
-        "layout": ipywidgets.Layout(width="34em", max_width="98%"),
+        "style": {"description_width": "9em"},
+        "layout": ipywidgets.Layout(width="34em", max_width="calc(100% - 4px)"),
     }
 
 
@@ -128,10 +132,12 @@ def slider(description: str, value: int, low: int, high: int, tooltip: str = "")
 
 
 def number(description: str, value: int, low: int, high: int, tooltip: str = "") -> Any:
-    """Whole number typed in, between two bounds."""
+    """Whole number typed in. One outside the bounds is not corrected in silence: the panel's answer says what fits."""
     import ipywidgets
 
-    return ipywidgets.BoundedIntText(value, low, high, **_style(description, tooltip))
+    control = ipywidgets.IntText(value, **_style(description, tooltip))
+    control.bounds = low, high
+    return control
 
 
 def choice(description: str, options: Sequence[str | tuple[str, Any]], value: Any = None, tooltip: str = "") -> Any:

@@ -183,7 +183,7 @@ def test_a_notebook_is_run_as_a_kernel_runs_it(tmp_path: Path, capsys: pytest.Ca
         '{"cells": [' + ", ".join(f'{{"cell_type": "code", "source": ["{cell}"]}}' for cell in cells) + "]}"
     )
     here = Path.cwd()
-    assert record(path).layouts == {"Session": 1} and Path.cwd() == here
+    assert record(path).layouts == {"Session": 2} and Path.cwd() == here  # shown twice: as HTML and as text
     assert [cell.names() for cell in record_cells(path)] == [{}, {"layouts": ["Session"]}, {}, {}]
     assert as_json({"n": record_cells(path)}) == '{\n "n": {\n  "2": {"layouts": ["Session"]}\n }\n}\n'
     assert "said" not in capsys.readouterr().out

@@ -101,7 +101,7 @@ def numbers(markdown):
     text = re.sub(r"\[([^\]]*)\]\([^)]*#Glossary\)", r"\1", markdown)
     text = re.sub(r"^\| \[\d\d .*$|\[[^\]]*\]\([^)]*\)|<[^>]+>|^#+ .*$", " ", text, flags=re.MULTILINE)
     names = (
-        r"[Ss]ections? \d+( (to|and) \d+)?", r"[Nn]otebooks? \d+", r"the tour comes to \d+ minutes", r"SEV API \d+", r"SNP ABI \d+",
+        r"[Ss]ections? \d+( (to|and) \d+)?", r"[Nn]otebooks? \d+", r"About \d+ minutes", r"the tour comes to \d+ minutes", r"SEV API \d+", r"SNP ABI \d+",
         r"et al\. \d{4}( and \d{4})?", r"\(\d{4}(, \d{4})*\)", r"volume 2, 15\.\d+ to 15\.\d+", r"[Ll]ines? \d+", r"SHA-\d+", r"AES-\d+", r"P-384",
         r"SP 800-108", r"API (version )?\d\.\d+", r"X\.509",
     )  # fmt: skip

@@ -129,7 +129,7 @@ def test_no_output_widgets_and_every_control_has_a_label(panels: dict[str, Panel
     assert not [w for w in widgets if isinstance(w, ipywidgets.Output)]
     controls = [w for w in widgets if not isinstance(w, ipywidgets.Box | ipywidgets.HTML)]
     assert controls and all(w.description and w.tooltip for w in controls)
-    assert all(w.layout.max_width == "98%" for w in controls)
+    assert all(w.layout.max_width == "calc(100% - 4px)" for w in controls)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -211,14 +211,14 @@ def test_flip_a_bit_of_the_root(panels: dict[str, Panel]) -> None:
     assert "Traceback" not in said and ("cannot be used" in said or "INVALID_CERTIFICATE" in said)
 
 
-def test_the_offset_stays_inside_the_certificate(panels: dict[str, Panel]) -> None:
-    shown = panels["flip"]
-    move(shown, offset=2083)
-    shown.set("certificate", "ark")
-    assert shown.values["offset"] == 1599  # an ARK of 4096 bits has 1600 bytes
-    shown.set("certificate", "pek")
-    shown.set("offset", 5000)
-    assert shown.values["offset"] == 2083
+@pytest.mark.parametrize(
+    ("certificate", "offset", "size"),
+    [("ark", 1600, 1600), ("pek", 2084, 2084), ("pek", 5000, 2084), ("pek", -1, 2084)],  # an ARK of 4096 bits has 1600
+)
+def test_an_offset_outside_is_an_answer(panels: dict[str, Panel], certificate: str, offset: int, size: int) -> None:
+    said = move(panels["flip"], certificate=certificate, offset=offset)
+    assert "input cannot be used" in said and f"expected 0 to {size - 1}found {offset}" in said
+    assert "byte 0x" in move(panels["flip"], certificate=certificate, offset=size - 1)
 
 
 def test_nothing_flipped(panels: dict[str, Panel]) -> None:

@@ -18,7 +18,9 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions"),
     *("--disable-dev-shm-usage", "--remote-allow-origins=*", "--remote-debugging-port=0", "--force-color-profile=srgb"),
 )
-KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowRight": 39, "ArrowUp": 38, "ArrowDown": 40}
+KEYS = {"Backspace": 8, "Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36}
+KEYS |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+LOOKS = Path(__file__).with_name("looks.js").read_text()
 
 
 class Browser:
@@ -70,17 +72,23 @@ class Page:
 
     # -- the protocol
 
-    def call(self, method, **params):
+    def send(self, method, **params):
         self.count += 1
-        number = self.count
-        self.socket.send(json.dumps({"id": number, "method": method, "params": params}))
+        self.socket.send(json.dumps({"id": self.count, "method": method, "params": params}))
+        return self.count
+
+    def receive(self, number, method):
+        """The answer to what was sent under that number; answers to what was sent before it are dropped."""
         while True:
             message = json.loads(self.socket.recv())
+            if "error" in message:
+                raise RuntimeError(f"{method}: {message['error']['message']}")
             if message.get("id") == number:
-                if "error" in message:
-                    raise RuntimeError(f"{method}: {message['error']['message']}")
                 return message["result"]
             self.event(message)
+
+    def call(self, method, **params):
+        return self.receive(self.send(method, **params), method)
 
     def event(self, message):
         kind, params = message.get("method"), message.get("params", {})
@@ -120,6 +128,12 @@ class Page:
             raise RuntimeError(detail.get("exception", {}).get("description", detail["text"]))
         return answer["result"].get("value")
 
+    def look_for(self, call):
+        """What one of the functions of looks.js finds, such as ``wide()``."""
+        if not self.evaluate("'looks' in window"):
+            self.evaluate(LOOKS)
+        return self.evaluate(f"looks.{call}")
+
     def wait(self, script, seconds, pause=0.2):
         """The value of ``script`` as soon as it is true."""
         end = time.monotonic() + seconds
@@ -129,14 +143,23 @@ class Page:
             time.sleep(pause)
         return value
 
-    def press(self, key, text=""):
-        text = {"Enter": "\r", " ": " "}.get(key, text)
-        common = {"key": key, "code": key if len(key) > 1 else "Space", "windowsVirtualKeyCode": KEYS.get(key, 0)}
-        self.call("Input.dispatchKeyEvent", type="keyDown", **common, **({"text": text} if text else {}))
-        self.call("Input.dispatchKeyEvent", type="keyUp", **common)
-
-    def type(self, words):
-        self.call("Input.insertText", text=words)
+    def press(self, *keys):
+        """Press keys, one after the other: letters, digits, the names of ``KEYS``, or "all" to mark all of a field."""
+        number = 0
+        for key in keys:
+            text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+            common = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": KEYS.get(key, 0)}
+            if key == "all":
+                common = {
+                    "key": "a",
+                    "code": "KeyA",
+                    "windowsVirtualKeyCode": 65,
+                    "modifiers": 2,
+                    "commands": ["selectAll"],
+                }
+            self.send("Input.dispatchKeyEvent", type="keyDown", **common, **({"text": text} if text else {}))
+            number = self.send("Input.dispatchKeyEvent", type="keyUp", **common)
+        self.receive(number, "Input.dispatchKeyEvent")
 
     def screenshot(self, path, whole=False):
         path.parent.mkdir(parents=True, exist_ok=True)

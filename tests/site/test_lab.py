@@ -1,252 +1,132 @@
-"""A live JupyterLab, as `sevref lab` opens it: notebooks run all their cells, and panels answer as the firmware does."""
+"""A live JupyterLab, as `sevref lab` opens it: notebooks run all their cells, panels answer as the firmware does, and
+what they show fits, can be read and is reached by keys. Screenshots stay in build/screenshots."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from functools import cache
-
-import nbformat
 import pytest
 from browser import SHOTS
+from lab import NOTEBOOKS, PATIENCE, TOKEN, Notebook, Panel, Server, panels
+from says import SAYS, Move
 
-from support import ROOT, peer
+from support import peer
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer]
 
-TOKEN = "sevref-test"
-PATIENCE = 180  # seconds, on a loaded machine
+#: what a notebook shows besides its code, and the boxes in which JupyterLab puts it
+SHOWN = ".jp-Notebook .jp-RenderedMarkdown, .jp-Notebook .jp-OutputArea-output"
 
-
-@cache
-def panels():
-    """Notebook -> the cells that show a panel."""
-    found = {}
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        cells = nbformat.read(path, as_version=4).cells
-        shown = [
-            i
-            for i, cell in enumerate(cells)
-            for output in cell.get("outputs", ())
-            if "controls that need a kernel" in output.get("data", {}).get("text/plain", "")
-        ]
-        if shown:
-            found[path.name] = shown
-    return found
-
-
-#: notebook -> settings of its first panel, with what the answer has to say (literals from the fact sheets)
-SAYS = {
-    "01-platform-identity.ipynb": [
-        (("flip that bit", False), "checks pass"),
-        (("flip that bit", True), "checks fail"),
-        (("certificate", "PDH"), "of the PDH was flipped"),
-        (("bit", "ArrowRight"), "bit 1 of byte"),
-    ],
-    "03-key-transport.ipynb": [
-        (("change", "POLICY_MAC"), "BAD_MEASUREMENT"),
-        (("change", "GODH: usage"), "INVALID_CERTIFICATE"),
-        (("change", "GODH: -Q for Q"), "LAUNCH_START: SUCCESS"),
-    ],
-    "04-launch-and-measurement.ipynb": [
-        (("change the image", True), "BAD_MEASUREMENT"),
-        (("change the image", False), "the guest owner accepts the measurement"),
-        (("given policy", "no bit set: debugging allowed"), "BAD_MEASUREMENT"),
-    ],
-    "05-secret-injection.ipynb": [
-        (("case", "before LAUNCH_MEASURE"), "INVALID_GUEST_STATE"),
-        (("case", "flip a bit of FLAGS"), "BAD_MEASUREMENT"),
-        (("byte", "31"), "expected 0 to 3 in this case"),
-        (("case", "the same packet twice"), "LAUNCH_SECRET: SUCCESS"),
-    ],
-}
+#: what scrolls by itself has a name and takes the focus; of Markdown's tables JupyterLab moves the cell
+WIDE = f"wide({SHOWN!r}, '[role=region], pre', '.jp-RenderedMarkdown')"
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """Address of the server that `sevref lab` starts; its settings, kernels and copies live in a folder of their own."""
+def server(tmp_path_factory):
     peer("chromium")
-    home = tmp_path_factory.mktemp("lab")
-    (home / "config").mkdir()
-    settings = {"LabApp": {"expose_app_in_browser": True}}  # so that a test can ask for "run all cells" by name
-    (home / "config" / "jupyter_lab_config.json").write_text(json.dumps(settings))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "HOME": str(home),
-        "IPYTHONDIR": str(home / "ipython"),
-        "JUPYTER_CONFIG_DIR": str(home / "config"),
-        "JUPYTER_DATA_DIR": str(home / "data"),
-        "JUPYTER_RUNTIME_DIR": str(home / "run"),
-        "JUPYTER_TOKEN": TOKEN,
-    }
-    command = [sys.executable, "-m", "sevref", "lab", str(home / "notebooks"), "--port", str(port), "--no-browser"]
-    with (home / "log").open("w") as log:
-        server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}/"
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            ask(address, "api/status")
-            break
-        except (OSError, urllib.error.URLError):
-            assert server.poll() is None and time.monotonic() < end, (home / "log").read_text()
-            time.sleep(0.5)
-    yield address
-    server.terminate()
-    try:
-        server.wait(60)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
+    found = Server(tmp_path_factory.mktemp("lab"))
+    yield found
+    found.close()
 
 
-def ask(address, path, method="GET"):
-    request = urllib.request.Request(address + path, method=method, headers={"Authorization": f"token {TOKEN}"})
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-        return json.loads(answer.read() or b"null")
+@pytest.fixture(scope="module")
+def page(server, browser):
+    """JupyterLab in a tab; notebooks are opened in it one after the other."""
+    found = browser.page(1400, 1000)
+    found.patience = PATIENCE
+    found.open(f"{server.address}lab?token={TOKEN}&reset")
+    found.wait("window.jupyterapp?.restored.then(() => true)", PATIENCE)
+    found.evaluate("jupyterapp.shell.collapseLeft()")
+    found.look_for("controls().length")
+    yield found
+    found.close()
 
 
-@pytest.fixture
-def tab(lab, browser):
-    page = browser.page(1400, 1000)
-    yield page
-    page.close()
-    for session in ask(lab, "api/sessions"):
-        ask(lab, f"api/sessions/{session['id']}", "DELETE")
+@pytest.fixture(scope="module", params=NOTEBOOKS)
+def book(request, page):
+    """A notebook after one run of all its cells, shared by the tests of this module."""
+    found = Notebook(page, request.param)
+    yield found
+    found.close()
 
 
-BOOK = "[...jupyterapp.shell.widgets('main')][0]"
-CODE = f"{BOOK}.content.widgets.filter(w => w.model.type === 'code')"
+def shot(book, number, look):
+    book.page.screenshot(SHOTS / f"lab-{book.name.removesuffix('.ipynb')}-{number}-{look}.png")
 
 
-def run_all(page, address, name):
-    """Open a notebook, drop its stored outputs, run all cells; fails if one ends with an error."""
-    page.patience = PATIENCE
-    page.open(f"{address}lab/tree/{name}?token={TOKEN}&reset")
-    page.wait(f"window.jupyterapp && {BOOK}?.context?.isReady", PATIENCE)
-    page.evaluate(f"jupyterapp.shell.activateById({BOOK}.id)")
-    page.wait(f"{BOOK}.sessionContext.session?.kernel?.status === 'idle'", PATIENCE)
-    page.evaluate("jupyterapp.commands.execute('notebook:clear-all-cell-outputs').then(() => 1)")
-    assert page.evaluate(f"{CODE}.every(w => w.model.outputs.length === 0)")
-    page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
-    done = f"{CODE}.filter(w => w.model.sharedModel.source.trim()).every(w => w.model.executionCount !== null)"
-    idle = f"{BOOK}.sessionContext.session.kernel.status === 'idle'"
-    error = f"{CODE}.flatMap(w => w.model.outputs.toJSON()).find(o => o.output_type === 'error')?.evalue"
-    page.wait(f"({error}) || ({done} && {idle})", PATIENCE)
-    assert page.evaluate(error) is None
+def test_every_cell_runs(book):
+    assert book.error is None
+    assert book.skipped == 0
+    assert book.page.problems == []
 
 
-#: controls that a reader moves without typing
-KINDS = "'.widget-dropdown, .widget-checkbox, .widget-slider'"
-#: the words beside a control; ipywidgets writes spaces that do not break, and some without width
-LABEL = (
-    "[...e.querySelectorAll('.widget-label, .widget-label-basic')]"
-    ".map(l => l.textContent.replace(/[\\s\\u200b]+/g, ' ').trim()).find(words => words)"
-)
+def check(shown, move):
+    """Make a move, and see that the answer is another one and says what it has to say."""
+    before = shown.answer
+    shown.set(move.label, move.value)
+    answer = shown.answer
+    assert answer != before, move
+    for words in (move.words,) if isinstance(move.words, str) else move.words:
+        assert words in answer, (move, answer[:400])
+    for row, words in move.rows.items():
+        found = shown.row(row)
+        assert found is None if words is None else found and words in found, (move, found)
 
 
-class Panel:
-    """A panel in the page, found by the cell that shows it, operated as a reader would."""
-
-    def __init__(self, page, cell):
-        self.page = page
-        page.evaluate(f"{BOOK}.content.activeCellIndex = {cell}")
-        page.evaluate(f"{BOOK}.content.scrollToItem({cell}, 'start').then(() => 1)")
-        self.root = f"{BOOK}.content.widgets[{cell}].node"
-        page.wait(f"{self.root}.querySelector('[role=status]')?.textContent", PATIENCE)
-
-    @property
-    def answer(self):
-        """The answer on show, without what differs only in space."""
-        return self.page.evaluate(f"{self.root}.querySelector('[role=status]').innerText.replace(/\\s+/g, ' ')")
-
-    def control(self, label):
-        return (
-            f"[...{self.root}.querySelectorAll('.widget-inline-hbox, .widget-checkbox')]"
-            f".find(e => {LABEL} === {json.dumps(label)})"
-        )
-
-    def set(self, label, value):
-        """Choose, tick, type or, for a slider, press a key."""
-        page, control = self.page, self.control(label)
-        page.wait(f"Boolean({control})", PATIENCE)
-        if isinstance(value, bool):
-            box = f"{control}.querySelector('input[type=checkbox]')"
-            if page.evaluate(f"{box}.checked") != value:
-                page.evaluate(f"{box}.focus()")
-                page.press(" ")
-        elif page.evaluate(f"Boolean({control}.querySelector('select'))"):
-            words = json.dumps(value)
-            page.evaluate(
-                f"(s => {{ s.focus(); s.selectedIndex = [...s.options].findIndex(o => o.text.replace(/\\s/g, ' ') === {words});"
-                f"s.dispatchEvent(new Event('change', {{bubbles: true}})) }})({control}.querySelector('select'))"
-            )
-            assert page.evaluate(f"{control}.querySelector('select').selectedIndex") >= 0, value
-        elif page.evaluate(f"Boolean({control}.querySelector('.noUi-handle'))"):
-            page.evaluate(f"{control}.querySelector('.noUi-handle').focus()")
-            page.press(value)
-        else:
-            page.evaluate(f"(i => {{ i.focus(); i.select() }})({control}.querySelector('input'))")
-            page.type(value)
-            page.press("Enter")
-
-    def says(self, words, before):
-        """Wait until the answer is another one than ``before`` and has ``words`` in it."""
-        text = f"{self.root}.querySelector('[role=status]').innerText.replace(/\\s+/g, ' ')"
-        try:
-            self.page.wait(f"{text} !== {json.dumps(before)} && {text}.includes({json.dumps(words)})", PATIENCE)
-        except TimeoutError:
-            pytest.fail(f"expected a new answer with {words!r}, found {self.answer[:400]!r}")
+def test_panels_answer_as_the_firmware_does(book):
+    """By keys alone, from the cell of the panel; no panel and no control without a move."""
+    tables = SAYS.get(book.name, [])
+    assert len(tables) == len(panels(book.name))
+    for number, (cell, moves) in enumerate(zip(panels(book.name), tables, strict=True), 1):
+        shown = Panel(book, cell)
+        assert set(shown.labels) == {move.label for move in moves}
+        assert shown.strangers == []
+        assert shown.missed == []
+        for move in moves:
+            check(shown, move)
+        shot(book, number, "wide")
+    assert book.page.problems == []
 
 
-@pytest.mark.parametrize("name", SAYS)
-def test_a_panel_answers_as_the_firmware_does(lab, tab, name):
-    run_all(tab, lab, name)
-    shown = Panel(tab, panels()[name][0])
-    for (label, value), words in SAYS[name]:
-        before = shown.answer
-        shown.set(label, value)
-        shown.says(words, before)
-    tab.screenshot(SHOTS / f"lab-{name.removesuffix('.ipynb')}.png")
-    tab.look(400, 1000)
-    tab.evaluate("jupyterapp.shell.collapseLeft()")
-    time.sleep(1)
-    tab.screenshot(SHOTS / f"lab-{name.removesuffix('.ipynb')}-400.png")
-    assert tab.problems == []
+@pytest.mark.parametrize("dark", [True, False], ids=["dark", "light"])
+def test_what_is_shown_has_contrast(book, dark):
+    book.theme(dark)
+    assert book.page.look_for(f"contrast({SHOWN!r})") == {}
+    for number, cell in enumerate(panels(book.name) if dark else [], 1):
+        Panel(book, cell)
+        shot(book, number, "dark")
 
 
-@pytest.mark.parametrize("name", [name for name in panels() if name not in SAYS])
-def test_other_panels_are_alive(lab, tab, name):
-    """Every control of every panel moves, and some move changes the answer."""
-    run_all(tab, lab, name)
-    for cell in panels()[name]:
-        shown = Panel(tab, cell)
-        answers = [shown.answer]
-        labels = tab.wait(
-            f"(found => found.length && found)([...{shown.root}.querySelectorAll({KINDS})].map(e => {LABEL}))",
-            PATIENCE,
-        )
-        for label in labels:
-            control = shown.control(label)
-            if tab.evaluate(f"Boolean({control}.querySelector('select'))"):
-                shown.set(
-                    label,
-                    tab.evaluate(f"[...{control}.querySelector('select').options].at(-1).text.replace(/\\s/g, ' ')"),
-                )
-            elif tab.evaluate(f"Boolean({control}.querySelector('.noUi-handle'))"):
-                shown.set(label, "ArrowRight")
-            else:
-                shown.set(label, not tab.evaluate(f"{control}.querySelector('input').checked"))
-            tab.wait(f"{BOOK}.sessionContext.session.kernel.status === 'idle'", PATIENCE)
-            time.sleep(0.5)
-            answers.append(shown.answer)
-        assert all(answers) and len(set(answers)) > 1, name
-    tab.screenshot(SHOTS / f"lab-{name.removesuffix('.ipynb')}.png")
-    assert tab.problems == []
+@pytest.mark.parametrize("pixels", [400, 1400])
+def test_what_is_shown_fits(book, pixels):
+    book.width(pixels)
+    assert book.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert book.page.look_for(WIDE) == []
+    for number, cell in enumerate(panels(book.name), 1):
+        shown = Panel(book, cell)
+        assert shown.cut == []
+        if pixels == 400:
+            shot(book, number, "narrow")
+
+
+@pytest.mark.parametrize("book", ["05-secret-injection.ipynb"], indirect=True)
+def test_the_checks_can_fail(book):
+    """One defect of each kind, planted into a panel that has none."""
+    (cell,) = panels(book.name)
+    shown = Panel(book, cell)
+    assert (shown.labels, shown.strangers, shown.missed) == (["case", "byte", "bit"], [], [])
+    with pytest.raises(AssertionError, match="INVALID_LENGTH"):
+        check(shown, Move("case", "before LAUNCH_MEASURE", "INVALID_LENGTH"))
+    with pytest.raises(AssertionError, match="disk key"):
+        check(shown, Move("case", "as intended", "SUCCESS", {"the hypervisor": "disk key"}))
+    with pytest.raises(AssertionError, match="no control 'flags'"):
+        check(shown, Move("flags", 1))
+    book.page.evaluate(
+        f"{shown.root}.querySelector('select').tabIndex = -1; {shown.status}.insertAdjacentHTML('beforebegin', "
+        """'<button>new</button><p style="color:#999;width:3000px;background:#fff">grey</p>'); console.error('planted')"""
+    )
+    assert [words.split(".")[0] for words in shown.missed] == ["not reached: select"]
+    assert len(shown.strangers) == 1 and "new" in shown.strangers[0]
+    assert [words.split()[-1] for words in book.page.look_for(f"contrast({SHOWN!r})").values()] == ["grey"]
+    assert any(words.startswith("p. grey") for words in book.page.look_for(WIDE))
+    assert book.page.problems == ["planted"]
+    book.page.evaluate(
+        f"{shown.root}.querySelector('.widget-dropdown .widget-label').textContent = 'a label that is too long to fit'"
+    )
+    assert len(shown.cut) == 1
