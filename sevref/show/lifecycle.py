@@ -191,7 +191,11 @@ def why_panel() -> Panel:
             for rule in rules(name)
             if rule.status.name == status
         ]
-        return table(rows, f"{status}: {len(rows)} rules of {len(who_answers(status))} commands")
+        return table(rows, f"{status}: {_count(len(rows), 'rule')} of {_count(len(who_answers(status)), 'command')}")
 
     hint = "The rules come from the source of the commands, in the order in which they are checked."
     return panel(controls, compute, "Why", hint)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"

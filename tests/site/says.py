@@ -168,7 +168,7 @@ WHY = [
     M("command", "NOP", "NOP never answers POLICY_FAILURE"),
     M("status", "any status", "NOP: "),
     M("command", "all commands", ("input cannot be used", "expected a command, a status, or both")),
-    M("status", "ALREADY_OWNED", "1 rules of 1 commands", {"PEK_CERT_IMPORT": "owner"}),
+    M("status", "ALREADY_OWNED", "1 rule of 1 command", {"PEK_CERT_IMPORT": "owner"}),
 ]
 #: 60: blocks are encrypted one by one; a tweak makes equal ones differ. AES-128 under 00 01 ... 0f of zeros is FIPS 197's
 ENGINE = [
