@@ -50,5 +50,5 @@ def test_migration_memory(tmp_path):
     held, sent, received = peak("hold"), peak("send"), peak("receive")
     found = f"held {held / MIB:.1f} MiB, sent {sent / MIB:.1f} MiB, received {received / MIB:.1f} MiB"
     print(found)
-    assert GUEST < held < GUEST + 64 * MIB, found
+    assert GUEST < held < GUEST + 96 * MIB, found  # libraries take 40 to 66 MiB, by the version of Python
     assert sent - held <= GATE * GOAL and received - held <= GATE * GOAL, found
