@@ -26,13 +26,15 @@ def prose(path):
 
 
 def shown(path):
-    """Code and the text of every output."""
+    """Code and the text of every output, without the bytes of dumps and long hex strings: those say any number."""
     parts = []
     for cell in reading.cells_of(path):
         if cell["cell_type"] == "code":
-            parts.append(cell["source"])
-            for output in cell["outputs"]:
-                parts += ["".join(output.get("text", "")), "".join(output.get("data", {}).get("text/plain", ""))]
+            told = [shown_by(cell), *("".join(output.get("text", "")) for output in cell["outputs"])]
+            parts += [
+                cell["source"],
+                *(re.sub(r"\b(?:[0-9a-f]{2} {1,2}){2,}|\b[0-9a-f]{16,}\b", " ", text) for text in told),
+            ]
     return "\n".join(parts)
 
 
