@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     print(_summary(outcome, folder, source))
     trust([folder / name for name, what in outcome.items() if what != KEPT and name.endswith(".ipynb")])
     sys.stdout.flush()
+    os.environ["JUPYTER_CONFIG_PATH"] = _config_path()
     os.execv(sys.executable, _jupyter_command(folder, sorted(outcome), args))
 
 
@@ -65,6 +66,13 @@ def _jupyter_command(folder: Path, names: list[str], args: argparse.Namespace) -
     if os.geteuid() == 0:  # Jupyter refuses root without it, and containers run as root
         command.append("--allow-root")
     return command
+
+
+def _config_path() -> str:
+    """Jupyter's search path with sevref's defaults at its end: nothing is fetched from the network, and no window asks
+    whether to. A reader's own settings win."""
+    given = os.environ.get("JUPYTER_CONFIG_PATH", "")
+    return os.pathsep.join([*filter(None, [given]), str(resources.data_path("lab"))])
 
 
 def copy_notebooks(source: Path, folder: Path) -> dict[str, str]:

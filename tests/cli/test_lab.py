@@ -55,6 +55,7 @@ def source(tmp_path, monkeypatch):
 def started(monkeypatch):
     """What would replace the process."""
     calls = []
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "")  # what is set for the new process does not outlive the test
     monkeypatch.setattr(os, "execv", lambda path, argv: calls.append((path, argv)))
     monkeypatch.setattr(lab, "run", lambda args, run=lab.run: run(args) or 0)
     return calls
@@ -174,6 +175,18 @@ def test_what_is_started(cli, source, started, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     cli("lab", folder)
     assert started.pop() == (sys.executable, [*plain, "--allow-root"])
+
+
+def test_jupyterlab_is_quiet_unless_its_reader_wants_news(cli, source, started, tmp_path, monkeypatch):
+    cli("lab", tmp_path / "copies")
+    (folder,) = os.environ["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+    (file,) = Path(folder, "labconfig").iterdir()
+    defaults = json.loads(file.read_text())
+    assert file.name == "default_setting_overrides.json"  # the name that JupyterLab looks for
+    assert defaults == {"@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"}}
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/own")
+    cli("lab", tmp_path / "copies")
+    assert os.environ["JUPYTER_CONFIG_PATH"] == f"/own{os.pathsep}{folder}"
 
 
 def test_the_first_notebook_is_opened(cli, source, started, tmp_path):

@@ -56,10 +56,6 @@ class Server:
         (home / "config").mkdir()
         settings = {"LabApp": {"expose_app_in_browser": True}}  # so that a test can ask for "run all cells" by name
         (home / "config" / "jupyter_lab_config.json").write_text(json.dumps(settings))
-        quiet = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
-        quiet.mkdir(parents=True)  # nothing is fetched from elsewhere, and no window asks whether to
-        news = {"fetchNews": "false", "checkForUpdates": False}
-        (quiet / "notification.jupyterlab-settings").write_text(json.dumps(news))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

@@ -54,6 +54,7 @@ def test_every_cell_runs(book):
     assert book.error is None
     assert book.skipped == 0
     assert book.page.problems == []
+    assert book.page.evaluate("document.querySelectorAll('.Toastify__toast').length") == 0  # no window asks anything
 
 
 def check(shown, move):
