@@ -44,7 +44,7 @@ def mentions(text: str) -> str:
 
     def numbers(line: re.Match[str]) -> str:
         return re.sub(
-            rf"({KEEP})|\b(0\d|1[0-3])\b(?! section)",
+            rf"({KEEP})|\b(0\d|1[0-3])\b",
             lambda m: m[1] or f"[{m[2]}]({stems()[m[2]]}.ipynb)",
             line[0],
         )
